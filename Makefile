@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+# make, make test, make test/NAME, make demo, make install. `make help` lists the rest.
+CC      ?= gcc
+BUILD   ?= build
+PREFIX  ?= /usr/local
+OPT     ?= -O3 -g
+WARN     = -Wall -Wextra -Wshadow -Wconversion -Werror
+CPPFLAGS += -D_GNU_SOURCE -DCHOIR_BUILDING -Iinclude -Isrc -I.
+CFLAGS_ALL = -std=c11 $(OPT) $(WARN) -fPIC -fvisibility=hidden -MMD -MP $(CFLAGS)
+LIBS    := -lhwloc -lsodium -lpthread -ldl -lm
+
+LIB_SRC  := $(sort $(wildcard src/*/*.c algorithms/*.c transports/*/*.c))
+LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
+TOOLS    := $(patsubst tools/%.c,$(BUILD)/bin/%,$(sort $(wildcard tools/choir-*.c)))
+PERF     := $(patsubst perf/%.c,$(BUILD)/bin/%,$(sort $(wildcard perf/*_perf.c)))
+PERF_LIB := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard perf/lib/*.c)))
+EXAMPLES := $(patsubst examples/%.c,$(BUILD)/bin/%,$(sort $(wildcard examples/*.c)))
+TESTS    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
+TEST_LIB := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard tests/lib/*.c)))
+
+.PHONY: all test clean
+.SECONDARY:
+all: $(BUILD)/libchoir.so $(TOOLS) $(PERF) $(EXAMPLES)
+tests: $(TESTS)
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -c $< -o $@
+
+# Tests and tools see hidden symbols, so they link the archive; users link libchoir.so.
+$(BUILD)/libchoir_internal.a: $(LIB_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/libchoir.so: $(LIB_OBJ)
+	$(CC) -shared -Wl,-soname,libchoir.so.0 -Wl,-z,defs -o $@ $^ $(LIBS) $(LDFLAGS)
+
+$(BUILD)/bin/%: $(BUILD)/obj/tools/%.o $(BUILD)/libchoir_internal.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LIBS) $(LDFLAGS)
+$(BUILD)/bin/%: $(BUILD)/obj/perf/%.o $(PERF_LIB) $(BUILD)/libchoir_internal.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LIBS) $(LDFLAGS)
+$(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(BUILD)/libchoir_internal.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LIBS) $(LDFLAGS)
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(BUILD)/libchoir_internal.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LIBS) $(LDFLAGS)
+
+# make test/NAME builds and runs tests/test_NAME.c
+test/%: $(BUILD)/tests/test_%
+	$<
+
+clean:
+	rm -rf $(BUILD)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * choir_algorithm.h: what the author of a collective algorithm needs.
+ *
+ * An algorithm is a pure function: it is told a shape (which collective, which rank, how many ranks on
+ * which hosts) and writes a plan with a builder. It sees no socket, no pointer to user data, no clock.
+ * The plan is data: the verifier proves it, the simulator prices it, the engines run it.
+ * CONTRIBUTING.md walks through algorithms/ring.c line by line.
+ */
+#ifndef CHOIR_ALGORITHM_H
+#define CHOIR_ALGORITHM_H
+
+#include "choir.h"
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CHOIR_ALGORITHM_ABI 1
+
+/*
+ * The collectives, and what their buffers hold. N ranks, c = count, in elements.
+ *
+ *   kind               IN                         OUT                         in place means
+ *   ALL_REDUCE         c                          c                           OUT = IN
+ *   REDUCE             c                          c, at the root only         root: OUT = IN
+ *   BROADCAST          c, at the root only        c                           root: OUT = IN
+ *   ALL_GATHER         c                          N*c, rank order             IN = OUT + rank*c
+ *   REDUCE_SCATTER     N*c, rank order            c                           OUT = IN + rank*c
+ *   ALL_TO_ALL         N*c, by destination        N*c, by source              OUT = IN
+ *   GATHER             c                          N*c, at the root only       root: IN = OUT + rank*c
+ *   SCATTER            N*c, at the root only      c                           root: OUT = IN + rank*c
+ *   BARRIER            nothing                    nothing                     -
+ *   *_V                as above with per-rank counts and offsets (TABLE cuts); in_count, out_count ... of
+ *                      the shape; all_gather_v and reduce_scatter_v know all counts on all ranks, gather_v
+ *                      and scatter_v know all at the root and their own elsewhere, all_to_all_v its own row
+ *                      and column only.
+ *   EXCHANGE           sends of this rank         receives of this rank       not legal
+ *                      (a group of choir_send and choir_recv; parts are the calls, peers in shape->peer)
+ */
+enum choir_kind {
+    CHOIR_ALL_REDUCE,
+    CHOIR_REDUCE,
+    CHOIR_BROADCAST,
+    CHOIR_ALL_GATHER,
+    CHOIR_REDUCE_SCATTER,
+    CHOIR_ALL_TO_ALL,
+    CHOIR_GATHER,
+    CHOIR_SCATTER,
+    CHOIR_BARRIER,
+    CHOIR_ALL_GATHER_V,
+    CHOIR_REDUCE_SCATTER_V,
+    CHOIR_ALL_TO_ALL_V,
+    CHOIR_GATHER_V,
+    CHOIR_SCATTER_V,
+    CHOIR_EXCHANGE,
+    CHOIR_KINDS
+};
+
+enum choir_buffer { CHOIR_IN, CHOIR_OUT, CHOIR_TMP };
+
+/* ------------------------------------------------------------------------------------------------
+ * The plan
+ * ---------------------------------------------------------------------------------------------- */
+
+/*
+ * How IN or OUT is divided into parts. EVEN: `count` elements in all, every part ceil(count / parts)
+ * rounded up to `quantum` elements, the last ones shorter or empty. BLOCKS: every part `count` elements.
+ * TABLE: part p is len[p] elements at element off[p]. Buffers that may alias have identical cuts of the
+ * bytes they share.
+ */
+enum choir_cut_how { CHOIR_EVEN, CHOIR_BLOCKS, CHOIR_TABLE };
+struct choir_cut {
+    uint32_t how, parts;
+    uint64_t count, quantum;
+    const uint64_t *off, *len;
+};
+
+/*
+ * One source or destination of a step: local bytes of a buffer (peer < 0), or a message to or from `peer`
+ * that is as long as the span of IN or OUT it names (never TMP).
+ *
+ * The span, at iteration t of the enclosing loop, is the parts, packed in this order,
+ *     (p + turn + t*dturn) mod parts    for p in first + j*stride + [0, run), j = 0, 1, ..., while p < end
+ * and with `list` set: plan->list[first .. first+run), each + turn + t*dturn mod parts (stride and end are
+ * then unused). The peer is (peer + t*dpeer) mod size. Fields left 0 get: run 1, stride run, end first+run.
+ */
+struct choir_place {
+    int32_t peer;
+    uint8_t buf;
+    uint8_t list;
+    uint32_t first, run, stride, end;
+    int32_t turn;
+    int32_t dpeer, dturn;
+};
+
+/*
+ * outs = combine(ins, in this order), rounded once; with one in: a copy. The lengths of a step are those
+ * of its first IN, OUT or message place, part by part; the other IN, OUT and message places have the same
+ * list of lengths, TMP places adopt it. body > 0: this and the next body-1 steps are repeated `times` times
+ * (a loop; loops do not nest).
+ */
+struct choir_step {
+    uint32_t place; /* index of the first in; ins come first, then outs */
+    uint16_t ins, outs;
+    uint32_t body, times;
+};
+
+/*
+ * What one rank does for one collective. Instance i runs program i mod programs on piece i of every part:
+ * of a part of length L the elements [L*i/I, L*(i+1)/I), I = instances. `window` instances are live at a time, each
+ * with its own TMP, undefined at its start; instance i+window starts when i has ended on this rank.
+ * TMP has `tmp` parts, each as large as the largest piece of any part of IN or OUT.
+ * `slot` is the most elements one fragment of a message carries; a message out of a step that combines
+ * or forwards (a "computed" message) fits one slot. See DESIGN.md "order of execution".
+ */
+struct choir_plan {
+    uint32_t abi, kind, rank, size;
+    struct choir_cut cut[2];
+    uint32_t tmp;
+    uint32_t programs, instances, window, depth;
+    uint64_t slot;
+    const uint32_t *begin; /* programs + 1: first step of each program, and the end */
+    const struct choir_step *step;
+    const struct choir_place *place;
+    const uint32_t *list;
+    uint32_t steps, places, lists;
+};
+
+/* ------------------------------------------------------------------------------------------------
+ * What an algorithm is told
+ * ---------------------------------------------------------------------------------------------- */
+
+/* Which ranks share a host. Hosts are numbered by their lowest rank; members of a host ascend. */
+struct choir_layout {
+    uint32_t ranks, hosts;
+    const uint32_t *host_of;  /* [ranks] */
+    const uint32_t *local_of; /* [ranks] index of the rank among the members of its host */
+    const uint32_t *begin;    /* [hosts + 1] where host h's members begin in member */
+    const uint32_t *member;   /* [ranks] */
+};
+
+struct choir_shape {
+    uint32_t bytes; /* sizeof(struct choir_shape) */
+    uint32_t kind, rank, ranks, root;
+    uint32_t type_bytes; /* bytes of one element */
+    uint64_t count;
+    /* V-forms and EXCHANGE: counts and offsets in elements, or NULL. For EXCHANGE sends parts of IN (to
+     * in_peer[i]) and receives parts of OUT (from out_peer[i]); both lists in the caller's order. */
+    uint32_t in_parts, out_parts;
+    const uint64_t *in_count, *in_offset, *out_count, *out_offset;
+    const uint32_t *in_peer, *out_peer;
+    const struct choir_layout *layout; /* never NULL */
+    const char *args;       /* what stood in parentheses behind the algorithm's name, or "" */
+    uint64_t slot_bytes;    /* the largest fragment the engine's slots hold */
+    uint32_t depth, window; /* slots per peer; instances that may be live at a time */
+};
+
+struct choir_builder;
+
+/* CHOIR_ORDERED: every rank's result is the combination of ranks 0..N-1 in ascending order, so the
+ * algorithm may be used with operations that do not commute. The verifier checks the claim. */
+enum choir_algorithm_flags { CHOIR_ORDERED = 1 };
+
+struct choir_algorithm {
+    uint32_t bytes, abi;
+    const char *name;    /* "ring"; letters, digits and '_' */
+    const char *summary; /* one line: steps and bytes per rank, source */
+    uint32_t kinds;      /* bit mask: 1u << enum choir_kind */
+    uint32_t flags;
+    /* Space-separated argument lists worth trying, "" alone if it takes none: "ring,tree ring,pat". */
+    const char *variants;
+    /* Writes the plan of shape->rank. Any rank count from 1, any count from 0. Returns CHOIR_OK, or
+     * CHOIR_ERR_UNSUPPORTED where this shape is not for this algorithm (on all ranks alike). */
+    enum choir_status (*build)(const struct choir_shape *shape, struct choir_builder *b);
+};
+
+/* An out-of-tree algorithm is a shared object that exports this NULL-terminated list; load it with
+ * CHOIR_ALGO_PLUGINS=/path/lib.so[:...]. The symbol's name carries the ABI. */
+#define CHOIR_ALGORITHM_SYMBOL "choir_algorithms_abi1"
+
+/* ------------------------------------------------------------------------------------------------
+ * The builder. Errors are sticky: call on, choir_builder_status tells at the end.
+ * Default cuts, made from the shape: one part per block of the table at enum choir_kind (IN of ALL_GATHER is
+ * one BLOCKS part, OUT N BLOCKS parts ...); reductions and BROADCAST: one EVEN part; TABLE for v-forms.
+ * ---------------------------------------------------------------------------------------------- */
+
+/* Cuts IN and OUT of a collective whose buffers alias (ALL_REDUCE, REDUCE, BROADCAST) into `parts`. */
+CHOIR_API void choir_cut_even(struct choir_builder *b, uint32_t parts);
+/* Cuts every block of a buffer of blocks (all_gather's OUT ...) and the matching single block into k
+ * sub-blocks: part p*k + j is sub-block j of block p. For v-forms each length is cut by itself. */
+CHOIR_API void choir_cut_blocks(struct choir_builder *b, uint32_t k);
+/* Asks for `parts` parts of scratch memory. */
+CHOIR_API void choir_tmp(struct choir_builder *b, uint32_t parts);
+/* Asks that no piece of a part be longer than `bytes`, so that instances overlap. */
+CHOIR_API void choir_piece(struct choir_builder *b, uint64_t bytes);
+/* The step outs = combine(ins). A step without ins or outs is an error. */
+CHOIR_API void choir_step(struct choir_builder *b, uint32_t nins, const struct choir_place *ins,
+                          uint32_t nouts, const struct choir_place *outs);
+/* Repeats the last `body` steps so that they run `times` times in all; 0 removes them. */
+CHOIR_API void choir_loop(struct choir_builder *b, uint32_t body, uint32_t times);
+/* Ends the present program and begins the next. */
+CHOIR_API void choir_next_program(struct choir_builder *b);
+/* Stores n part numbers; a place with .list = 1, .first = the value returned, .run = n names them. */
+CHOIR_API uint32_t choir_list(struct choir_builder *b, uint32_t n, const uint32_t *parts);
+CHOIR_API enum choir_status choir_builder_status(const struct choir_builder *b);
+
+/*
+ * Composition: builds `algorithm` ("ring", "hierarchical(ring,tree)") for the `n` ranks in `group` (this rank is
+ * one of them) as if they were a communicator of n ranks, and appends its steps to the present program with peers,
+ * buffers and parts renamed. Sub-part p of the sub-plan's buffer X becomes parts base[X] + p*scale + [0, scale)
+ * of buffer buf[X] (buf is IN, OUT or TMP). Sub-plan loops are unrolled. TMP that the sub-plan needs is added to this plan's.
+ * The sub-collective's cut has `parts` parts, all-reduce kinds; N blocks otherwise; one block is `scale` parts of ours.
+ * `measure` names the buffer (IN or OUT) whose parts `base[X] + ...` have the same lengths, by which messages are
+ * measured when buf[X] is TMP.
+ */
+struct choir_splice {
+    const char *algorithm;
+    uint32_t kind, root;
+    uint32_t n;
+    const uint32_t *group;
+    uint8_t buf[2];   /* of the sub-plan's IN and OUT */
+    uint32_t base[2]; /* first part there */
+    uint8_t measure[2];
+    uint32_t measure_base[2];
+    uint32_t scale;
+    uint32_t parts;
+};
+CHOIR_API void choir_splice(struct choir_builder *b, const struct choir_splice *s);
+
+#define CHOIR_LOCAL(...) ((struct choir_place){.peer = -1, __VA_ARGS__})
+#define CHOIR_MESSAGE(p, ...) ((struct choir_place){.peer = (int32_t)(p), __VA_ARGS__})
+/* CHOIR_STEP(b, PLACES(in, in), PLACES(out)) */
+#define CHOIR_PLACES(...)                                                                          \
+    (uint32_t)(sizeof((struct choir_place[]){__VA_ARGS__}) / sizeof(struct choir_place)),          \
+        (struct choir_place[])                                                                     \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
+#define CHOIR_STEP(b, ...) choir_step(b, __VA_ARGS__)
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * choir_transport.h: what the author of a transport needs.
+ *
+ * A transport joins processes. An endpoint joins this process with one other, for all communicators of both.
+ * Two abilities, either or both:
+ *   message  send() carries a frame (a fixed header and a payload) to the peer process; there the
+ *            library is asked where the payload goes (host->place) and told when it lies there
+ *            (host->arrived). The library never has more frames under way than the receiver has room for, so
+ *            a transport needs no flow control of its own beyond the wire's.
+ *   map      memory that one process allocates can be mapped by the other, and, with read(), a
+ *            peer's private memory can be copied from directly.
+ * Bytes decide: a path is used after connect() moved bytes over it, not because of its name.
+ *
+ * Threads: progress() may be called by any thread, one at a time per transport (the library holds a
+ * try-lock); send() by any thread at any time. No call blocks. host->... may be called from within both.
+ */
+#ifndef CHOIR_TRANSPORT_H
+#define CHOIR_TRANSPORT_H
+
+#include "choir.h"
+#include <stdatomic.h>
+
+#define CHOIR_TRANSPORT_ABI 1
+
+struct choir_transport; /* one opened transport: the author's own */
+struct choir_endpoint;  /* one joined process: the author's own */
+
+/* Which process: 16 random bytes made at its first communicator. */
+struct choir_process {
+    unsigned char bytes[16];
+};
+
+/* The header of a message; the transport reads `bytes` and `kind` only and carries the rest. */
+struct choir_frame {
+    uint32_t bytes; /* of payload behind the header, at most CHOIR_FRAME_MOST */
+    uint16_t kind;  /* below CHOIR_FRAME_DATA: control, always encrypted off this host */
+    uint16_t lane;
+    uint64_t comm;     /* communicator and its epoch */
+    uint32_t from, to; /* ranks */
+    uint64_t sequence;
+    uint32_t signature, flags;
+    uint64_t arg[3];
+};
+#define CHOIR_FRAME_DATA 0x100
+#define CHOIR_FRAME_MOST (16u << 20)
+
+/* A payload lent to send() until `done` is not 0: 1 sent, else the endpoint failed. */
+struct choir_send {
+    _Atomic int32_t done;
+};
+
+/* What the library does for a transport. */
+struct choir_transport_host {
+    uint32_t bytes, abi;
+    void *context;
+    const char *host_id; /* equal on processes of the same host */
+    struct choir_process self;
+    /* A peer connected to us and proved to be `peer`. Returns the cookie for this endpoint's upcalls. */
+    void *(*accepted)(void *context, const struct choir_process *peer,
+                      struct choir_endpoint *endpoint);
+    /* Where frame->bytes of payload go; NULL: read and discard them. Called once a frame, before arrived. */
+    void *(*place)(void *context, void *cookie, const struct choir_frame *frame);
+    /* The payload lies at `where` (what place returned; NULL if discarded or without payload). */
+    void (*arrived)(void *context, void *cookie, const struct choir_frame *frame, void *where);
+    /* The endpoint is dead: the process ended (CHOIR_ERR_PEER_DEAD) or cannot be reached. Called once. */
+    void (*failed)(void *context, void *cookie, enum choir_status status, int sys_errno,
+                   const char *text);
+    /* The library's service thread calls fn(arg) when fd is readable (or `writable`) while no other thread
+     * drives progress. fn NULL: stop watching. */
+    enum choir_status (*watch)(void *context, int fd, int writable, void (*fn)(void *arg),
+                               void *arg);
+    /* The shared secret (32 bytes) whose public name is `name` (16 bytes); false: unknown, refuse the peer.
+     * name NULL: the newest one of this process, and its name in name_out. */
+    int (*secret)(void *context, const unsigned char *name, unsigned char name_out[16],
+                  unsigned char secret[32]);
+    void (*log)(void *context, int level, const char *text);
+    const char *(*knob)(void *context, const char *name); /* value of a CHOIR_* setting, or NULL */
+};
+
+/* Memory of this process that peers can map. */
+struct choir_shared {
+    void *memory;
+    uint64_t bytes;
+    uint64_t key; /* names it to peers of this transport */
+};
+
+/* In life-cycle order; entries left NULL are "not supported". */
+struct choir_transport_ops {
+    uint32_t size, abi;
+    const char *name;
+    /* CHOIR_OK, or why it cannot be used on this machine (text: at most 200 bytes). Opens nothing. */
+    enum choir_status (*probe)(const struct choir_transport_host *host, char *text, size_t bytes);
+    enum choir_status (*open)(const struct choir_transport_host *host, struct choir_transport **t);
+    /* What others need to reach this process: at most *bytes, set to what was written. */
+    enum choir_status (*address)(struct choir_transport *t, void *address, size_t *bytes);
+    /* Starts joining `peer`; returns at once. Frames sent meanwhile are kept. CHOIR_ERR_UNSUPPORTED: the address
+     * shows that this transport cannot reach it. A crossing connect of the peer yields the same endpoint
+     * on both sides or two that both work; frames of one endpoint arrive in order. */
+    enum choir_status (*connect)(struct choir_transport *t, const struct choir_process *peer,
+                                 const void *address, size_t bytes, void *cookie,
+                                 struct choir_endpoint **endpoint);
+    /* CHOIR_OK once bytes went both ways, CHOIR_IN_PROGRESS before, else why not. */
+    enum choir_status (*connected)(struct choir_endpoint *endpoint);
+    /* Shareable memory, zeroed. */
+    enum choir_status (*alloc)(struct choir_transport *t, uint64_t bytes,
+                               struct choir_shared *shared);
+    enum choir_status (*release)(struct choir_transport *t, struct choir_shared *shared);
+    /* The peer's shared memory `key` in this address space. CHOIR_IN_PROGRESS: call again. */
+    enum choir_status (*map)(struct choir_endpoint *endpoint, uint64_t key, uint64_t bytes,
+                             void **memory);
+    enum choir_status (*unmap)(struct choir_endpoint *endpoint, void *memory, uint64_t bytes);
+    /* Copies from the peer's private memory. Blocks for the copy only. */
+    enum choir_status (*read)(struct choir_endpoint *endpoint, void *to, uint64_t from,
+                              uint64_t bytes);
+    /* Carries a frame. CHOIR_OK: the payload may be reused. CHOIR_IN_PROGRESS: it is lent until
+     * request->done. Never refuses for lack of room: what does not fit the wire is queued. Frames may arrive
+     * out of order between different lanes. */
+    enum choir_status (*send)(struct choir_endpoint *endpoint, const struct choir_frame *frame,
+                              const void *payload, struct choir_send *request);
+    /* Moves whatever can move; returns how many events it saw. */
+    uint32_t (*progress)(struct choir_transport *t);
+    /* Frees the endpoint; what was sent before is still delivered if the peer lives (at most 1 s). */
+    void (*disconnect)(struct choir_endpoint *endpoint);
+    void (*close)(struct choir_transport *t);
+};
+
+/* An out-of-tree transport is a shared object that exports this struct choir_transport_ops; load it with
+ * CHOIR_TRANSPORT_PLUGINS=/path/lib.so. The symbol's name carries the ABI. */
+#define CHOIR_TRANSPORT_SYMBOL "choir_transport_abi1"
+
+#endif

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The harness of test.h. */
+#include "tests/lib/test.h"
+#include "choir.h"
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *current = "";
+static uint64_t seed;
+
+void test_deadline(unsigned seconds)
+{
+    alarm(seconds);
+}
+
+static void late(int signal_number)
+{
+    (void)signal_number;
+    static const char text[] = "test: deadline passed\n";
+    (void)!write(2, text, sizeof(text) - 1);
+    _exit(1);
+}
+
+uint64_t test_seed(void)
+{
+    if (!seed) {
+        const char *s = getenv("CHOIR_TEST_SEED");
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        seed = s ? strtoull(s, NULL, 0) : (uint64_t)t.tv_nsec ^ (uint64_t)t.tv_sec << 20;
+        seed += !seed;
+    }
+    return seed;
+}
+
+void test_fail_at(const char *file, int line, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    flockfile(stderr);
+    fprintf(stderr, "%s:%d: %s: ", file, line, current);
+    vfprintf(stderr, format, ap);
+    if (seed)
+        fprintf(stderr, " (CHOIR_TEST_SEED=%" PRIu64 ")", seed);
+    fputc('\n', stderr);
+    funlockfile(stderr);
+    va_end(ap);
+    _exit(1);
+}
+
+void test_skip(const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    printf("skipped %s: ", current);
+    vprintf(format, ap);
+    putchar('\n');
+    va_end(ap);
+    fflush(stdout);
+    _exit(77);
+}
+
+void test_skip_part(const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    printf("skipped %s: ", current);
+    vprintf(format, ap);
+    putchar('\n');
+    va_end(ap);
+}
+
+void test_check_ok(int status, const char *what, const char *file, int line)
+{
+    if (status == CHOIR_OK)
+        return;
+    struct choir_error e = {.bytes = sizeof(e)};
+    choir_comm_last_error(NULL, &e);
+    test_fail_at(file, line, "%s: %s (%s; %s)", what, choir_status_name((enum choir_status)status),
+                 e.text, e.remedy);
+}
+
+int test_main(int argc, char **argv, const struct test_case *cases, size_t count)
+{
+    signal(SIGALRM, late);
+    test_deadline(60);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    size_t ran = 0;
+    for (size_t i = 0; i < count; i++) {
+        bool wanted = argc < 2;
+        for (int a = 1; a < argc; a++)
+            wanted |= !strcmp(argv[a], cases[i].name);
+        if (!wanted)
+            continue;
+        current = cases[i].name;
+        cases[i].fn();
+        ran++;
+    }
+    if (!ran) {
+        fprintf(stderr, "no such case\n");
+        return 1;
+    }
+    return 0;
+}
+
+struct rank_thread {
+    int rank, size;
+    void (*fn)(int rank, int size, void *arg);
+    void *arg;
+    pthread_t thread;
+};
+
+static void *run_rank(void *p)
+{
+    struct rank_thread *t = p;
+    t->fn(t->rank, t->size, t->arg);
+    return NULL;
+}
+
+void test_threads(int size, void (*fn)(int rank, int size, void *arg), void *arg)
+{
+    struct rank_thread *t = calloc((size_t)size, sizeof(*t));
+    CHECK(t != NULL);
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 512 << 10);
+    for (int r = 0; r < size; r++) {
+        t[r] = (struct rank_thread){.rank = r, .size = size, .fn = fn, .arg = arg};
+        CHECK_EQ(pthread_create(&t[r].thread, &attr, run_rank, &t[r]), 0);
+    }
+    for (int r = 0; r < size; r++)
+        pthread_join(t[r].thread, NULL);
+    pthread_attr_destroy(&attr);
+    free(t);
+}
+
+void test_processes(int size, void (*fn)(int rank, int size, void *arg), void *arg)
+{
+    pid_t *pid = calloc((size_t)size, sizeof(*pid));
+    CHECK(pid != NULL);
+    fflush(NULL);
+    for (int r = 0; r < size; r++) {
+        pid[r] = fork();
+        CHECK_LE(0, pid[r]);
+        if (!pid[r]) {
+            fn(r, size, arg);
+            fflush(NULL);
+            _exit(0);
+        }
+    }
+    for (int r = 0; r < size; r++) {
+        int st;
+        CHECK_EQ(waitpid(pid[r], &st, 0), pid[r]);
+        if (WIFSIGNALED(st))
+            FAIL("rank %d of %d ended by signal %d", r, size, WTERMSIG(st));
+        if (WEXITSTATUS(st))
+            FAIL("rank %d of %d exited with %d", r, size, WEXITSTATUS(st));
+    }
+    free(pid);
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * test.h: the harness. A test is one program: exit 0 passed, 1 failed, 77 skipped (reason printed).
+ * main() is TEST_MAIN(list of TEST(name)); arguments pick cases by name; every program has a 60 s deadline unless
+ * it calls test_deadline().
+ */
+#ifndef TESTS_TEST_H
+#define TESTS_TEST_H
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void test_deadline(unsigned seconds); /* from now on */
+_Noreturn void test_fail_at(const char *file, int line, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+_Noreturn void test_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void test_skip_part(const char *format, ...)
+    __attribute__((format(printf, 1, 2))); /* named, goes on */
+uint64_t test_seed(void);                  /* CHOIR_TEST_SEED or fresh; printed on failure */
+
+#define FAIL(...) test_fail_at(__FILE__, __LINE__, __VA_ARGS__)
+#define CHECK(x) ((x) ? (void)0 : FAIL("%s is false", #x))
+#define CHECK_OP(a, op, b)                                                                         \
+    do {                                                                                           \
+        int64_t check_a = (int64_t)(a), check_b = (int64_t)(b);                                    \
+        if (!(check_a op check_b))                                                                 \
+            FAIL("%s %s %s: %" PRId64 " and %" PRId64, #a, #op, #b, check_a, check_b);             \
+    } while (0)
+#define CHECK_EQ(a, b) CHECK_OP(a, ==, b)
+#define CHECK_NE(a, b) CHECK_OP(a, !=, b)
+#define CHECK_LT(a, b) CHECK_OP(a, <, b)
+#define CHECK_LE(a, b) CHECK_OP(a, <=, b)
+#define CHECK_STR(a, b)                                                                            \
+    do {                                                                                           \
+        const char *check_a = (a), *check_b = (b);                                                 \
+        if (strcmp(check_a, check_b))                                                              \
+            FAIL("%s is \"%s\", not \"%s\"", #a, check_a, check_b);                                \
+    } while (0)
+/* A call that must succeed; prints the status' name and the record of the thread. */
+#define CHECK_OK(call) test_check_ok((int)(call), #call, __FILE__, __LINE__)
+void test_check_ok(int status, const char *what, const char *file, int line);
+
+struct test_case {
+    const char *name;
+    void (*fn)(void);
+};
+int test_main(int argc, char **argv, const struct test_case *cases, size_t count);
+#define TEST_MAIN(...)                                                                             \
+    int main(int argc, char **argv)                                                                \
+    {                                                                                              \
+        static const struct test_case cases[] = {__VA_ARGS__};                                     \
+        return test_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));                     \
+    }
+#define TEST(fn)                                                                                   \
+    {                                                                                              \
+#fn, fn                                                                                    \
+    }
+
+/* Runs fn(rank, size, arg) for `size` ranks, as threads of this process or as processes; fails if one fails. */
+void test_threads(int size, void (*fn)(int rank, int size, void *arg), void *arg);
+void test_processes(int size, void (*fn)(int rank, int size, void *arg), void *arg);
+
+#endif
