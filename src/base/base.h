@@ -48,12 +48,16 @@ static inline uint64_t base_random(uint64_t *state) /* splitmix64, for tests and
 
 /* --- log: one line, lower case, "key value"; stderr or CHOIR_LOG_FILE; level CHOIR_LOG ------ */
 enum base_level { BASE_ERROR, BASE_WARN, BASE_INFO, BASE_DEBUG };
-extern int base_log_level; /* lines above it are not formatted */
-void base_log_init(void);  /* idempotent; reads the knobs */
+extern _Atomic int base_log_level;                    /* lines above it are not formatted */
+void base_log_init(void);                             /* idempotent; reads the knobs */
+int base_log_parse(const char *name);                 /* a level's name, NCCL's too; -1: unknown */
+void base_log_configure(int level, const char *path); /* knob.c calls it; path "": stderr */
 void base_log_write(enum base_level level, int rank, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 #define base_log(level, rank, ...)                                                                 \
-    ((int)(level) <= base_log_level ? base_log_write(level, rank, __VA_ARGS__) : (void)0)
+    ((int)(level) <= atomic_load_explicit(&base_log_level, memory_order_relaxed)                   \
+         ? base_log_write(level, rank, __VA_ARGS__)                                                \
+         : (void)0)
 
 /* --- errors --------------------------------------------------------------------------------
  * First detector fills and logs; others return the status. Where there is no communicator the record is
@@ -64,7 +68,8 @@ struct base_error_at {
     int sys_errno;
     const char *transport; /* or NULL */
 };
-/* Fills `error` (never NULL); returns status. `text` is a printf format; %m is not expanded: pass sys_errno. */
+/* Fills `error` (never NULL) and logs it, an error that damages the call only at info, not-supported at debug;
+ * returns status. `text` is a printf format; %m is not expanded: pass sys_errno. */
 enum choir_status base_error_fill(struct choir_error *error, enum choir_status status,
                                   const struct base_error_at *at, const char *remedy,
                                   const char *text, ...) __attribute__((format(printf, 5, 6)));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The harness of test.h. */
 #include "tests/lib/test.h"
-#include "choir.h"
+#include "base/base.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -78,10 +78,9 @@ void test_check_ok(int status, const char *what, const char *file, int line)
 {
     if (status == CHOIR_OK)
         return;
-    struct choir_error e = {.bytes = sizeof(e)};
-    choir_comm_last_error(NULL, &e);
+    const struct choir_error *e = base_error_thread();
     test_fail_at(file, line, "%s: %s (%s; %s)", what, choir_status_name((enum choir_status)status),
-                 e.text, e.remedy);
+                 e->text, e->remedy);
 }
 
 int test_main(int argc, char **argv, const struct test_case *cases, size_t count)
