@@ -100,7 +100,8 @@ struct choir_place {
  * outs = combine(ins, in this order), rounded once; with one in: a copy. The lengths of a step are those
  * of its first IN, OUT or message place, part by part; the other IN, OUT and message places have the same
  * list of lengths, TMP places adopt it. body > 0: this and the next body-1 steps are repeated `times` times
- * (a loop; loops do not nest).
+ * (a loop; loops do not nest). A step receives at most one message from a peer and sends at most one to a peer, none to
+ * its own rank; it never writes IN; where it reads what it writes, both are the same span.
  */
 struct choir_step {
     uint32_t place; /* index of the first in; ins come first, then outs */
@@ -114,7 +115,7 @@ struct choir_step {
  * with its own TMP, undefined at its start; instance i+window starts when i has ended on this rank.
  * TMP has `tmp` parts, each as large as the largest piece of any part of IN or OUT.
  * `slot` is the most elements one fragment of a message carries; a message out of a step that combines
- * or forwards (a "computed" message) fits one slot. See DESIGN.md "order of execution".
+ * or forwards (a "computed" message) fits one slot; see choir_computed. See DESIGN.md "order of execution".
  */
 struct choir_plan {
     uint32_t abi, kind, rank, size;
@@ -194,8 +195,12 @@ CHOIR_API void choir_cut_even(struct choir_builder *b, uint32_t parts);
 CHOIR_API void choir_cut_blocks(struct choir_builder *b, uint32_t k);
 /* Asks for `parts` parts of scratch memory. */
 CHOIR_API void choir_tmp(struct choir_builder *b, uint32_t parts);
-/* Asks that no piece of a part be longer than `bytes`, so that instances overlap. */
+/* Asks that no piece of a part be longer than `bytes`, so that instances overlap. The same on all ranks. */
 CHOIR_API void choir_piece(struct choir_builder *b, uint64_t bytes);
+/* States the most parts that a computed message of ANY rank of this collective spans (the same on all ranks; unless
+ * called: 1). Instances are cut so small that so many pieces fit one slot. 0: no rank computes messages (all of them
+ * come from steps whose only in is local), so parts need not be cut for slots. */
+CHOIR_API void choir_computed(struct choir_builder *b, uint32_t parts);
 /* The step outs = combine(ins). A step without ins or outs is an error. */
 CHOIR_API void choir_step(struct choir_builder *b, uint32_t nins, const struct choir_place *ins,
                           uint32_t nouts, const struct choir_place *outs);

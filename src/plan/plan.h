@@ -16,6 +16,8 @@ extern const struct choir_algorithm *const plan_builtin[]; /* NULL-terminated; a
 const struct choir_algorithm *plan_algorithm_find(const char *name);
 const struct choir_algorithm *plan_algorithm_at(uint32_t index); /* NULL past the end */
 enum choir_status plan_algorithm_load(const char *path); /* a .so; thread's record on failure */
+/* Takes all of a NULL-terminated list or, if one of them is unsound or its name is taken, none. `whence` for the record. */
+enum choir_status plan_algorithm_add(const struct choir_algorithm *const *list, const char *whence);
 
 /* --- shapes and building (shape.c, builder.c, splice.c) ------------------------------------- */
 /* Layout of ranks on hosts; host_key[r] equal means same host. Free with plan_layout_free. */
@@ -34,6 +36,7 @@ bool plan_shape_in_place(const struct choir_shape *shape, int64_t *in_minus_out)
 enum choir_status plan_build(const char *algorithm, const struct choir_shape *shape,
                              struct choir_plan **plan);
 void plan_free(struct choir_plan *plan);
+struct choir_plan *plan_copy(const struct choir_plan *plan); /* one allocation too; NULL: no memory */
 uint64_t plan_bytes(const struct choir_plan *plan); /* memory held */
 /* Checks that a plan (from a file, a plug-in) is well-formed in itself: indices, spans, lengths. */
 enum choir_status plan_check(const struct choir_plan *plan, const struct choir_shape *shape);
@@ -99,6 +102,11 @@ bool plan_walk_next(struct plan_walk *w, uint32_t *part);
  * part is then plan_tmp_stride long). */
 const struct choir_place *plan_measure(const struct choir_plan *plan,
                                        const struct choir_step *step);
+/* Its only in is local: message outs stream in the background. Every other step's are computed messages. */
+static inline bool plan_step_pending(const struct choir_plan *plan, const struct choir_step *step)
+{
+    return step->ins == 1 && plan->place[step->place].peer < 0;
+}
 /* Elements between the starts of TMP parts: the largest piece of any part of IN or OUT, rounded up to 64 bytes. */
 uint64_t plan_tmp_stride(const struct choir_plan *plan, uint32_t type_bytes);
 uint64_t plan_largest_piece(const struct choir_plan *plan);
