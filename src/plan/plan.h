@@ -166,6 +166,7 @@ bool plan_prove(const char *algorithm, enum choir_kind kind, const struct choir_
 enum plan_link { PLAN_LINK_SELF, PLAN_LINK_HOST, PLAN_LINK_NET, PLAN_LINKS };
 struct plan_cost {
     double alpha_ns;       /* per fragment, one way */
+    double overhead_ns;    /* CPU time per fragment, at either end */
     double beta_ns;        /* per byte of a fragment on this kind of link */
     double rank_beta_ns;   /* per byte through one rank (its CPU's share) */
     double shared_beta_ns; /* per byte through the host's shared resource (memory, NIC) */
@@ -176,9 +177,18 @@ struct plan_cluster {
     double copy_ns, combine_ns; /* per byte, local copy; per byte and source, combination */
     double step_ns;             /* fixed cost of a step */
     double oversubscribed; /* ranks per core of a host, at least 1: alpha and CPU work grow by it */
-    uint64_t hash;         /* of all the above: equal on all ranks */
+    uint64_t hash;         /* of all the above and the layout: equal on all ranks */
 };
+/* Constants for shared memory and TCP, every rank with a core of its own. */
 void plan_cluster_default(struct plan_cluster *c, const struct choir_layout *layout);
+/* Ranks share cores: `cores` is the least number a host of the job offers, as agreed by all ranks. */
+void plan_cluster_cores(struct plan_cluster *c, uint32_t cores);
+void plan_cluster_rehash(struct plan_cluster *c); /* after a change of any field */
+/* A cluster as text, and back: sets the constants, and the layout if the text has one (else *layout = NULL; free it with
+ * plan_layout_free). The record names line and column. */
+void plan_cluster_dump(const struct plan_cluster *c, FILE *out);
+enum choir_status plan_cluster_parse(const char *text, struct plan_cluster *c,
+                                     struct choir_layout **layout);
 struct plan_price {
     double time_ns;
     uint64_t bytes[PLAN_LINKS]; /* summed over ranks */
@@ -219,7 +229,7 @@ struct plan_cache *plan_cache_create(uint32_t capacity);
 void plan_cache_free(struct plan_cache *cache);
 /* key: bytes that tell shapes apart. Returns the value kept for it, or NULL. */
 void *plan_cache_find(struct plan_cache *cache, const void *key, size_t bytes);
-/* Takes value over; drop(value) when it leaves. */
+/* Takes value over; drop(value) when it leaves. On failure it stays the caller's. */
 enum choir_status plan_cache_add(struct plan_cache *cache, const void *key, size_t bytes,
                                  void *value, void (*drop)(void *value));
 uint32_t plan_cache_count(const struct plan_cache *cache);
