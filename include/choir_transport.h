@@ -56,14 +56,17 @@ struct choir_transport_host {
     void *context;
     const char *host_id; /* equal on processes of the same host */
     struct choir_process self;
-    /* A peer connected to us and proved to be `peer`. Returns the cookie for this endpoint's upcalls. */
+    /* A peer connected to us and proved to be `peer`. Returns the cookie for this endpoint's upcalls; NULL:
+     * refused, the transport frees the endpoint. */
     void *(*accepted)(void *context, const struct choir_process *peer,
                       struct choir_endpoint *endpoint);
-    /* Where frame->bytes of payload go; NULL: read and discard them. Called once a frame, before arrived. */
+    /* Where frame->bytes of payload go; NULL: read and discard them. Called once a frame that has payload, before
+     * arrived. */
     void *(*place)(void *context, void *cookie, const struct choir_frame *frame);
     /* The payload lies at `where` (what place returned; NULL if discarded or without payload). */
     void (*arrived)(void *context, void *cookie, const struct choir_frame *frame, void *where);
-    /* The endpoint is dead: the process ended (CHOIR_ERR_PEER_DEAD) or cannot be reached. Called once. */
+    /* The endpoint is dead: the process ended or disconnected (CHOIR_ERR_PEER_DEAD), or cannot be reached. Called
+     * once, after the last arrived; not for an endpoint that never was connected: connected() tells that. */
     void (*failed)(void *context, void *cookie, enum choir_status status, int sys_errno,
                    const char *text);
     /* The library's service thread calls fn(arg) when fd is readable (or `writable`) while no other thread
@@ -102,6 +105,8 @@ struct choir_transport_ops {
                                  struct choir_endpoint **endpoint);
     /* CHOIR_OK once bytes went both ways, CHOIR_IN_PROGRESS before, else why not. */
     enum choir_status (*connected)(struct choir_endpoint *endpoint);
+    /* CHOIR_CAP_* that were proved to work with this peer; 0 before it is connected. */
+    uint32_t (*caps)(struct choir_endpoint *endpoint);
     /* Shareable memory, zeroed. */
     enum choir_status (*alloc)(struct choir_transport *t, uint64_t bytes,
                                struct choir_shared *shared);
@@ -118,12 +123,20 @@ struct choir_transport_ops {
      * out of order between different lanes. */
     enum choir_status (*send)(struct choir_endpoint *endpoint, const struct choir_frame *frame,
                               const void *payload, struct choir_send *request);
+    /* Makes the peer process's service thread run its loop. One write(2); async-signal-safe. */
+    enum choir_status (*wake)(struct choir_endpoint *endpoint);
     /* Moves whatever can move; returns how many events it saw. */
     uint32_t (*progress)(struct choir_transport *t);
-    /* Frees the endpoint; what was sent before is still delivered if the peer lives (at most 1 s). */
+    /* Frees the endpoint; what was sent before is still delivered if the peer lives (at most 1 s). No upcall with
+     * its cookie runs after the return: waits for one that is running in another thread (hold no lock that
+     * upcalls take). */
     void (*disconnect)(struct choir_endpoint *endpoint);
+    /* In the child of a fork it closes the child's descriptors only, and touches nothing shared. */
     void (*close)(struct choir_transport *t);
 };
+
+#define CHOIR_CAP_MAP 1u  /* alloc, map, unmap */
+#define CHOIR_CAP_READ 2u /* read */
 
 /* An out-of-tree transport is a shared object that exports this struct choir_transport_ops; load it with
  * CHOIR_TRANSPORT_PLUGINS=/path/lib.so. The symbol's name carries the ABI. */
