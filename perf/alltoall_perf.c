@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * alltoall_perf: every rank sends size/N to each rank, itself included.
+ */
+#include "perf/lib/perf.h"
+
+static void counts(uint64_t count, uint32_t type_bytes, uint32_t ranks, struct perf_counts *out)
+{
+    uint64_t block = perf_share(count, type_bytes, ranks), all = block * ranks;
+    *out = (struct perf_counts){.send = all, .recv = all, .param = block, .moved = all};
+}
+
+static enum choir_status run(const struct perf_call *c)
+{
+    return choir_all_to_all(c->comm, c->send, c->recv, c->count, c->type, c->stream);
+}
+
+static void fill(const struct perf_call *c, uint64_t seed)
+{
+    struct perf_pattern p = perf_pattern(c, seed, false);
+    perf_fill(&p, c->send, c->rank, 0, c->count * c->ranks);
+}
+
+static uint64_t wrong(const struct perf_call *c, uint64_t seed)
+{
+    struct perf_pattern p = perf_pattern(c, seed, false);
+    size_t block = c->count * choir_type_bytes(c->type);
+    uint64_t bad = 0;
+    for (uint32_t r = 0; r < c->ranks; r++)
+        bad += perf_wrong(&p, (char *)c->recv + r * block, r, c->rank * c->count, c->count);
+    return bad;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct perf_coll coll = {.name = "alltoall",
+                                          .kind = PERF_ALL_TO_ALL,
+                                          .in_place = true,
+                                          .grouped = true,
+                                          .counts = counts,
+                                          .bus_factor = perf_factor_share,
+                                          .run = run,
+                                          .fill = fill,
+                                          .wrong = wrong};
+    return perf_main(argc, argv, &coll);
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c: from the command line to the exit status.
+ */
+#include "perf/lib/perf.h"
+
+static bool usable(const struct perf_args *a, const struct perf_coll *coll)
+{
+    if (!coll->grouped && (a->per_thread > 1 || a->aggregate > 1 || !a->stream_null)) {
+        fprintf(stderr,
+                "%s: its steps depend on each other and on copies between them: -t instead "
+                "of -g, no -m, no -y 0\n",
+                coll->name);
+        return false;
+    }
+    if (coll->reduces && a->op != PERF_ALL && a->type != PERF_ALL &&
+        !perf_op_defined(a->op, a->type)) {
+        fprintf(stderr, "--op (-o) %s is not defined for %s\n", perf_op_name(a->op),
+                perf_type_name(a->type));
+        return false;
+    }
+    return true;
+}
+
+int perf_main(int argc, char **argv, const struct perf_coll *coll)
+{
+    struct perf_args args;
+    int status = perf_args_parse(&args, argc, argv);
+    if (status)
+        return status - 1;
+    if (!usable(&args, coll))
+        return 2;
+    struct perf_job job = {.args = &args, .coll = coll, .procs = 1};
+    if (args.local && !perf_local(&args, &status))
+        return status;
+    if (args.vs) {
+        job.peer = perf_peer_get();
+        if (!job.peer->init(&argc, &argv, &job.proc, &job.procs)) {
+            fprintf(stderr, "%s: the MPI library did not start; run under its mpirun\n", argv[0]);
+            return 2;
+        }
+    }
+    status = perf_job_run(&job, perf_sweep);
+    if (job.peer)
+        job.peer->end();
+    return status ? status : job.wrong ? 1 : job.status;
+}

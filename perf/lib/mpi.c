@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * mpi.c: the peer of --vs mpi: the same operations by the MPI library this program is linked with. Built into the
+ * _mpi variants only (make perf-mpi); elsewhere there is no peer. The library choir never links MPI.
+ */
+#include "perf/lib/perf.h"
+
+#ifndef PERF_MPI
+struct perf_peer *perf_peer_get(void)
+{
+    return NULL;
+}
+#else
+#include <limits.h>
+#include <mpi.h>
+#include <stdlib.h>
+#include <string.h>
+
+static MPI_Datatype type_of(uint32_t type)
+{
+    switch (type) {
+    case CHOIR_INT8:
+        return MPI_INT8_T;
+    case CHOIR_UINT8:
+        return MPI_UINT8_T;
+    case CHOIR_INT16:
+        return MPI_INT16_T;
+    case CHOIR_UINT16:
+        return MPI_UINT16_T;
+    case CHOIR_INT32:
+        return MPI_INT32_T;
+    case CHOIR_UINT32:
+        return MPI_UINT32_T;
+    case CHOIR_INT64:
+        return MPI_INT64_T;
+    case CHOIR_UINT64:
+        return MPI_UINT64_T;
+    case CHOIR_FLOAT32:
+        return MPI_FLOAT;
+    case CHOIR_FLOAT64:
+        return MPI_DOUBLE;
+    default:
+        return MPI_DATATYPE_NULL;
+    }
+}
+
+static MPI_Op op_of(uint32_t op)
+{
+    switch (op) {
+    case CHOIR_SUM:
+        return MPI_SUM;
+    case CHOIR_PROD:
+        return MPI_PROD;
+    case CHOIR_MIN:
+        return MPI_MIN;
+    case CHOIR_MAX:
+        return MPI_MAX;
+    case CHOIR_BAND:
+        return MPI_BAND;
+    case CHOIR_BOR:
+        return MPI_BOR;
+    case CHOIR_BXOR:
+        return MPI_BXOR;
+    case CHOIR_LAND:
+        return MPI_LAND;
+    case CHOIR_LOR:
+        return MPI_LOR;
+    case CHOIR_LXOR:
+        return MPI_LXOR;
+    default:
+        return MPI_OP_NULL;
+    }
+}
+
+static bool init(int *argc, char ***argv, uint32_t *rank, uint32_t *size)
+{
+    int given, r, n;
+    if (MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &given))
+        return false;
+    MPI_Comm_rank(MPI_COMM_WORLD, &r);
+    MPI_Comm_size(MPI_COMM_WORLD, &n);
+    *rank = (uint32_t)r;
+    *size = (uint32_t)n;
+    return true;
+}
+
+static void share(void *data, int bytes)
+{
+    MPI_Bcast(data, bytes, MPI_BYTE, 0, MPI_COMM_WORLD);
+}
+
+static void barrier(void)
+{
+    MPI_Barrier(MPI_COMM_WORLD);
+}
+
+static void end(void)
+{
+    MPI_Finalize();
+}
+
+static bool supports(const struct perf_coll *coll, uint32_t type, uint32_t op)
+{
+    if (coll->kind == PERF_ALL_TO_ALL_V || coll->kind == PERF_HYPERCUBE)
+        return false;
+    return !coll->reduces || (type_of(type) != MPI_DATATYPE_NULL && op_of(op) != MPI_OP_NULL);
+}
+
+static void run_rooted(const struct perf_coll *coll, const struct perf_call *c, int n,
+                       MPI_Datatype type)
+{
+    bool root = c->rank == (uint32_t)c->root, here = c->in_place && root;
+    const void *send = here ? MPI_IN_PLACE : c->send;
+    switch (coll->kind) {
+    case PERF_BROADCAST: /* MPI has one buffer */
+        MPI_Bcast(root ? (void *)(uintptr_t)c->send : c->recv, n, type, c->root, MPI_COMM_WORLD);
+        break;
+    case PERF_REDUCE:
+        MPI_Reduce(send, c->recv, n, type, op_of(c->op_id), c->root, MPI_COMM_WORLD);
+        break;
+    case PERF_GATHER:
+        MPI_Gather(send, n, type, c->recv, n, type, c->root, MPI_COMM_WORLD);
+        break;
+    default:
+        MPI_Scatter(c->send, n, type, here ? MPI_IN_PLACE : c->recv, n, type, c->root,
+                    MPI_COMM_WORLD);
+    }
+}
+
+static void run(const struct perf_coll *coll, const struct perf_call *c)
+{
+    MPI_Datatype type = type_of(c->type);
+    uint64_t count = c->count;
+    if (type == MPI_DATATYPE_NULL) { /* moved, not combined */
+        type = MPI_BYTE;
+        count *= choir_type_bytes(c->type);
+    }
+    choir_assert(count <= INT_MAX);
+    int n = (int)count, next = (int)((c->rank + 1) % c->ranks),
+        last = (int)((c->rank + c->ranks - 1) % c->ranks);
+    const void *send = c->in_place ? MPI_IN_PLACE : c->send;
+    switch (coll->kind) {
+    case PERF_ALL_REDUCE:
+        MPI_Allreduce(send, c->recv, n, type, op_of(c->op_id), MPI_COMM_WORLD);
+        break;
+    case PERF_ALL_GATHER:
+        MPI_Allgather(send, n, type, c->recv, n, type, MPI_COMM_WORLD);
+        break;
+    case PERF_REDUCE_SCATTER: /* in place MPI leaves the result at the start of the input */
+        MPI_Reduce_scatter_block(send, c->in_place ? (void *)(uintptr_t)c->send : c->recv, n, type,
+                                 op_of(c->op_id), MPI_COMM_WORLD);
+        break;
+    case PERF_ALL_TO_ALL:
+        MPI_Alltoall(send, n, type, c->recv, n, type, MPI_COMM_WORLD);
+        break;
+    case PERF_SEND_RECV:
+        MPI_Sendrecv(c->send, n, type, next, 0, c->recv, n, type, last, 0, MPI_COMM_WORLD,
+                     MPI_STATUS_IGNORE);
+        break;
+    default:
+        run_rooted(coll, c, n, type);
+    }
+}
+
+static struct perf_peer peer = {"mpi", "", init, share, supports, run, barrier, end};
+
+struct perf_peer *perf_peer_get(void)
+{
+    char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    int n;
+    if (!peer.version[0] && MPI_Get_library_version(text, &n) == MPI_SUCCESS) {
+        text[strcspn(text, ",\n")] = 0;
+        for (char *c = text; *c; c++)
+            *c = *c == '\t' ? ' ' : *c;
+        snprintf(peer.version, sizeof(peer.version), "%.60s", text);
+    }
+    return &peer;
+}
+#endif
