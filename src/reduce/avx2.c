@@ -26,9 +26,25 @@ static bool usable(void)
 #define TABLE_NAME "avx2"
 #define TABLE_USABLE usable
 #define TABLE_STREAM stream
+#define HAVE_WIDTHS
+#define widen_q8_h16(x) ((h16)_mm_cvtepu8_epi16(_mm_cvtsi64_si128((int64_t)(x))))
+#define widen_h16_v32(x) ((v32)_mm256_cvtepu16_epi32((__m128i)(x)))
+#define narrow_v32_h16(x) ((h16)narrow_words((__m256i)(x)))
+#define narrow_v32_q8(x) ((q8)narrow_bytes((__m256i)(x)))
 #define HAVE_F16
 #define f16_in(x) _mm256_cvtph_ps((__m128i)(x))
 #define f16_out(x) ((h16)_mm256_cvtps_ph((__m256)f32_out(x), _MM_FROUND_TO_NEAREST_INT))
+
+/* The low 16 or 8 bits of each 32-bit lane; the rest is zero. */
+static inline __m128i narrow_words(__m256i x)
+{
+    return _mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+}
+static inline int64_t narrow_bytes(__m256i x)
+{
+    __m128i words = narrow_words(x);
+    return _mm_cvtsi128_si64(_mm_packus_epi16(words, words));
+}
 
 static void stream(void *dst, const void *src, uint64_t bytes)
 {

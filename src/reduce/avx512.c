@@ -27,6 +27,11 @@ static bool usable(void)
 #define TABLE_NAME "avx512"
 #define TABLE_USABLE usable
 #define TABLE_STREAM stream
+#define HAVE_WIDTHS
+#define widen_q8_h16(x) ((h16)_mm256_cvtepu8_epi16((__m128i)(x)))
+#define widen_h16_v32(x) ((v32)_mm512_cvtepu16_epi32((__m256i)(x)))
+#define narrow_v32_h16(x) ((h16)_mm512_cvtepi32_epi16((__m512i)(x)))
+#define narrow_v32_q8(x) ((q8)_mm512_cvtepi32_epi8((__m512i)(x)))
 #define HAVE_F16
 #define f16_in(x) _mm512_cvtph_ps((__m256i)(x))
 #define f16_out(x) ((h16)_mm512_cvtps_ph((__m512)f32_out(x), _MM_FROUND_TO_NEAREST_INT))

@@ -37,7 +37,8 @@ LANES(q8, uint8_t, VECTOR / 4);
     }
 WHOLE(v8)
 WHOLE(v16)
-WHOLE(v32) WHOLE(v64) WHOLE(h16) WHOLE(q8)
+WHOLE(v32)
+WHOLE(v64) WHOLE(h16) WHOLE(q8)
 
 /* A part of a vector: all n elements at once with masks, else the first one. */
 #ifdef PARTS
@@ -145,31 +146,52 @@ INLINE v64 f64_out(vd x)
     return SELECT(v64, x == x, x, (v64){0} + 0x7ff8000000000000u);
 }
 
+#ifndef HAVE_WIDTHS
+#define widen_q8_h16(x) __builtin_convertvector(x, h16)
+#define widen_h16_v32(x) __builtin_convertvector(x, v32)
+#define narrow_v32_h16(x) __builtin_convertvector(x, h16)
+#define narrow_v32_q8(x) __builtin_convertvector(x, q8)
+#endif
+
 INLINE vf bf16_in(h16 x)
 {
-    return (vf)(__builtin_convertvector(x, v32) << 16);
+    return (vf)(widen_h16_v32(x) << 16);
 }
-INLINE h16 bf16_out(vf x)
+INLINE h16 bf16_out(vf x) /* the standard NaN comes through unharmed */
 {
     v32 u = f32_out(x);
-    return __builtin_convertvector((u + 0x7fff + (u >> 16 & 1)) >> 16, h16);
+    return narrow_v32_h16((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
 /*
- * Small formats of `bits` bits with m of mantissa. Widening: move the bits into place and rebias; a subnormal gets
- * an exponent and loses it again by an exact subtraction. Narrowing to nearest even: a normal number rounds by an
- * integer addition, a subnormal by adding the power of two whose last place is the format's.
- * After F. Giesen, "float->half variants" (2012). `top` is the encoding behind the largest finite number.
+ * Small formats, after F. Giesen, "float->half variants" (2012). Widening float16: move the bits into place and
+ * rebias; a subnormal gets an exponent and loses it again by an exact subtraction. Both 8-bit formats are
+ * float16 but for a shift (e4m3 has another bias, so a factor too).
+ * Narrowing to a format of `bits` bits with m of mantissa, to nearest even: a normal number rounds by an integer
+ * addition, a subnormal by adding the power of two whose last place is the format's.
  */
-INLINE v32 small_in(v32 x, uint32_t bits, uint32_t m, uint32_t bias)
+#ifndef HAVE_F16
+INLINE vf f16_in(h16 x)
 {
-    uint32_t one = 1u << 23, rebias = (127 - bias) << 23;
-    v32 sign = x << (32 - bits) & 0x80000000u;
-    v32 u = (x & ((1u << (bits - 1)) - 1)) << (23 - m);
+    uint32_t one = 1u << 23, rebias = (127 - 15) << 23;
+    v32 w = widen_h16_v32(x), u = (w & 0x7fff) << 13;
     v32 low = (v32)((vf)(u + (rebias + one)) - (vf)((v32){0} + (rebias + one)));
-    return sign | SELECT(v32, (s32)u < (int32_t)one, low, u + rebias);
+    v32 high =
+        u + rebias + ((v32)((s32)u >= 31 << 23) & rebias); /* infinity and NaN go to the top */
+    return (vf)((w << 16 & 0x80000000u) | SELECT(v32, (s32)u < (s32){0} + (1 << 23), low, high));
 }
-INLINE v32 small_out(v32 x, uint32_t bits, uint32_t m, uint32_t bias)
+#endif
+INLINE vf e5m2_in(q8 x)
+{
+    return f16_in(widen_q8_h16(x) << 8);
+}
+INLINE vf e4m3_in(q8 x) /* OCP E4M3: no infinity, 0x7f and 0xff are NaN */
+{
+    h16 w = widen_q8_h16(x), size = w & 0x7f, nan = (h16)(size == 0x7f) & 0x7c00;
+    return f16_in((w & 0x80) << 8 | size << 7 | nan) * 256;
+}
+
+INLINE v32 round_small(v32 x, uint32_t bits, uint32_t m, uint32_t bias)
 {
     uint32_t magic = (151 - bias - m) << 23;
     v32 sign = x & 0x80000000u, u = x ^ sign;
@@ -178,51 +200,31 @@ INLINE v32 small_out(v32 x, uint32_t bits, uint32_t m, uint32_t bias)
     return sign >> (32 - bits) |
            SELECT(v32, (s32)u < (int32_t)((128 - bias) << 23), low, high >> (23 - m));
 }
-
-INLINE v32 ieee_in(v32 x, uint32_t bits, uint32_t m) /* exponents of 5 bits, bias 15 */
-{
-    v32 u = small_in(x, bits, m, 15), special = (v32)((s32)(u & 0x7fffffff) >= 0x47800000);
-    return u + (special & (112u << 23));
-}
-INLINE v32 ieee_out(vf x, uint32_t bits, uint32_t m)
+INLINE v32 ieee_out(vf x, uint32_t bits, uint32_t m) /* exponents of 5 bits, bias 15 */
 {
     v32 u = (v32)x, size = u & 0x7fffffff, infinity = (v32){0} + (31u << m);
-    v32 r = small_out(u, bits, m, 15);
+    v32 r = round_small(u, bits, m, 15);
     v32 overflow =
         (v32)((s32)size >= 0x47800000); /* 65536; below, rounding itself reaches infinity */
     r = SELECT(v32, overflow, infinity | (u ^ size) >> (32 - bits), r);
     return SELECT(v32, (s32)size > 0x7f800000, infinity | 1u << (m - 1), r);
 }
 #ifndef HAVE_F16
-INLINE vf f16_in(h16 x)
-{
-    return (vf)ieee_in(__builtin_convertvector(x, v32), 16, 10);
-}
 INLINE h16 f16_out(vf x)
 {
-    return __builtin_convertvector(ieee_out(x, 16, 10), h16);
+    return narrow_v32_h16(ieee_out(x, 16, 10));
 }
 #endif
-INLINE vf e5m2_in(q8 x)
-{
-    return (vf)ieee_in(__builtin_convertvector(x, v32), 8, 2);
-}
 INLINE q8 e5m2_out(vf x)
 {
-    return __builtin_convertvector(ieee_out(x, 8, 2), q8);
+    return narrow_v32_q8(ieee_out(x, 8, 2));
 }
-/* OCP E4M3: no infinity, 0x7f and 0xff are NaN, 0x7e is 448, at which it saturates. */
-INLINE vf e4m3_in(q8 x)
+INLINE q8 e4m3_out(vf x) /* saturates at 448, 0x7e */
 {
-    v32 u = __builtin_convertvector(x, v32), nan = (v32)((u & 0x7f) == 0x7f);
-    return (vf)(small_in(u, 8, 3, 7) | (nan & 0x7fc00000u));
-}
-INLINE q8 e4m3_out(vf x)
-{
-    v32 u = (v32)x, size = u & 0x7fffffff, most = (v32){0} + 0x43e00000u; /* 448 */
+    v32 u = (v32)x, size = u & 0x7fffffff, most = (v32){0} + 0x43e00000u;
     v32 clamped = SELECT(v32, (s32)size > (s32)most, most, size);
-    v32 r = small_out(clamped | (u ^ size), 8, 3, 7);
-    return __builtin_convertvector(SELECT(v32, (s32)size > 0x7f800000, (v32){0} + 0x7f, r), q8);
+    v32 r = round_small(clamped | (u ^ size), 8, 3, 7);
+    return narrow_v32_q8(SELECT(v32, (s32)size > 0x7f800000, (v32){0} + 0x7f, r));
 }
 
 /* --- the loops -------------------------------------------------------------------------------
@@ -230,8 +232,8 @@ INLINE q8 e4m3_out(vf x)
  * stores: dst may be any of the sources. More than two sources: four vectors stay in registers while
  * the sources pass by, in order. */
 #define KERNEL(name, V, W, in, op, out, fp)                                                        \
-    static void name##_many(unsigned char *d, const void *const *src, uint32_t nsrc,               \
-                            uint64_t count)                                                        \
+    static __attribute__((noinline)) void name##_many(unsigned char *d, const void *const *src,    \
+                                                      uint32_t nsrc, uint64_t count)               \
     {                                                                                              \
         const uint64_t lanes = sizeof(V) / sizeof((V){0}[0]), element = sizeof((V){0}[0]);         \
         uint64_t at = 0;                                                                           \
