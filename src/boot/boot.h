@@ -24,17 +24,21 @@ struct boot_id {
 /* Makes an id and starts listening for it in this process (a thread of boot's own serves it until every rank
  * was told, the creation deadline passed, or boot_id_cancel). */
 enum choir_status boot_id_create(struct choir_id *id);
+/* Takes it back: those who wait for it get CHOIR_ERR_ABORTED. Only in the process that made it. */
+enum choir_status boot_id_cancel(const struct choir_id *id);
 enum choir_status boot_id_decode(const struct choir_id *id, struct boot_id *out);
 void boot_secret_name(const unsigned char secret[32], unsigned char name[16]);
 
 /*
- * Joins the rendezvous of `id` as `rank` of `size`. Blocking, at most until deadline_ns (base_now_ns clock), or until
- * *cancel is not 0. Several ranks of one process may join at the same time from different threads; one thread that joins
- * several ranks uses boot_join_start / boot_join_test.
+ * Joins the rendezvous of `id` as `rank` of `size`. boot_join blocks, at most until deadline_ns (base_now_ns clock), or
+ * until *cancel (may be NULL) is not 0: CHOIR_ERR_ABORTED. Several ranks of one process may join at the same time from
+ * different threads; one thread that joins several ranks uses boot_join_start / boot_join_test.
  * address: this rank's blob, at most BOOT_ADDRESS_MOST. On CHOIR_OK the blobs of parent and children
  * are in `peers`, malloc'ed, freed with boot_peers_free.
  * Errors (thread's record): CHOIR_ERR_PEER_MISSING names the missing ranks (as ranges); CHOIR_ERR_RANK two ranks with the same number,
- * CHOIR_ERR_ARGUMENT another size or library version; CHOIR_ERR_AUTH wrong secret.
+ * CHOIR_ERR_ARGUMENT another size or library version; CHOIR_ERR_AUTH wrong secret; CHOIR_ERR_PEER_DEAD a rank that had
+ * joined died; CHOIR_ERR_STATE an id used before; CHOIR_ERR_NETWORK its maker is gone; CHOIR_ERR_TIMEOUT nobody was
+ * reached, with the addresses tried.
  */
 struct boot_peer {
     uint32_t rank, bytes;
@@ -47,15 +51,24 @@ struct boot_peers {
     struct boot_peer *peer; /* parent first (not at rank 0), then children ascending */
 };
 struct boot_join;
+enum choir_status boot_join(const struct choir_id *id, uint32_t rank, uint32_t size,
+                            const void *address, uint32_t bytes, uint64_t deadline_ns,
+                            const _Atomic int *cancel, struct boot_peers *peers);
 enum choir_status boot_join_start(const struct choir_id *id, uint32_t rank, uint32_t size,
                                   const void *address, uint32_t bytes, uint64_t deadline_ns,
                                   struct boot_join **join);
 /* CHOIR_IN_PROGRESS until done; never blocks. On anything else the join is freed. */
 enum choir_status boot_join_test(struct boot_join *join, struct boot_peers *peers);
-void boot_join_cancel(struct boot_join *join);
+/* Sleeps until a test may find something new, at most until until_ns. */
+void boot_join_wait(struct boot_join *join, uint64_t until_ns);
+void boot_join_cancel(struct boot_join *join); /* frees it; NULL is allowed */
 void boot_peers_free(struct boot_peers *peers);
-/* After fork in the child: forget everything, close descriptors, wipe secrets. */
-void boot_forked(void);
+
+/* boot registers its own fork handlers: a child has no servers, descriptors or secrets of boot's, and a join under way
+ * ends there with CHOIR_ERR_FORKED. */
+
+/* Knobs, log and libsodium; idempotent. Every entry point calls it. */
+enum choir_status boot_begin(void);
 
 /* --- launchers (launcher.c, pmix.c, pmi.c): who am I, and the id all ranks share ---------------- */
 struct boot_launch {
