@@ -24,7 +24,8 @@ struct topo {
     uint32_t nics;
     struct topo_nic nic[16];
 };
-/* Detected once, then the same pointer. CHOIR_TOPO_FILE replaces it. Never NULL. */
+/* Detected once, then the same pointer. CHOIR_TOPO_FILE replaces all but identity; its nics have no addresses. Never
+ * NULL. */
 const struct topo *topo_get(void);
 uint64_t topo_hash(const struct topo *t);          /* of what decides speed, not of names */
 void topo_print(const struct topo *t, void *file); /* FILE *; the text that CHOIR_TOPO_FILE reads */
