@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * endpoint.c: the life of an endpoint: dialed or accepted, proved (hello.c), up, dead, disconnected, freed.
+ * Only progress reads a socket, closes it, calls the host, or frees an endpoint.
+ */
+#include "shm.h"
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static struct choir_endpoint *new_endpoint(struct choir_transport *t, int fd, enum shm_state state)
+{
+    struct choir_endpoint *ep = calloc(1, sizeof(*ep));
+    if (!ep)
+        return NULL;
+    ep->transport = t;
+    ep->fd = fd;
+    ep->state = state;
+    ep->wake_fd = -1;
+    ep->out_last = &ep->out_first;
+    pthread_mutex_init(&ep->lock, NULL);
+    return ep;
+}
+
+/* Unlinked before; nobody else knows it. */
+static void free_endpoint(struct choir_endpoint *ep)
+{
+    shm_drop_queue(ep, CHOIR_ERR_PEER_DEAD);
+    for (struct shm_map *m = ep->maps, *next; m; m = next) {
+        next = m->next;
+        if (m->memory)
+            munmap(m->memory, m->bytes);
+        free(m);
+    }
+    for (int i = 0; i < ep->in.fd_count; i++)
+        close(ep->in.fds[i]);
+    if (ep->wake_fd >= 0)
+        close(ep->wake_fd);
+    if (ep->fd >= 0) {
+        epoll_ctl(ep->transport->epoll_fd, EPOLL_CTL_DEL, ep->fd, NULL);
+        close(ep->fd);
+    }
+    pthread_mutex_destroy(&ep->lock);
+    free(ep);
+}
+
+static void link_endpoint(struct choir_endpoint *ep)
+{
+    struct choir_transport *t = ep->transport;
+    pthread_mutex_lock(&t->lock);
+    ep->next = t->endpoints;
+    t->endpoints = ep;
+    pthread_mutex_unlock(&t->lock);
+}
+
+static int watch_socket(struct choir_endpoint *ep)
+{
+    struct epoll_event e = {.events = EPOLLIN, .data.ptr = ep};
+    return epoll_ctl(ep->transport->epoll_fd, EPOLL_CTL_ADD, ep->fd, &e) ? errno : 0;
+}
+
+/* The caller's thread gets the reason, in the record. */
+static enum choir_status dial_failed(struct choir_endpoint *ep, int e)
+{
+    if (e == ECONNREFUSED && ep->transport->address.net)
+        return shm_error(CHOIR_ERR_PEER_DEAD, e, "look at the peer's log",
+                         "the peer process listens no more");
+    if (e == EMFILE || e == ENFILE || e == ENOMEM || e == ENOBUFS)
+        return shm_error(CHOIR_ERR_SYSTEM, e, "raise the limit of open files (ulimit -n)",
+                         "cannot open a socket");
+    return shm_error(CHOIR_ERR_UNSUPPORTED, e, "let the transport tcp be used",
+                     "a unix socket cannot reach the peer process");
+}
+
+/* CHOIR_IN_PROGRESS: the listener's backlog is full, which poll cannot wait for. */
+static enum choir_status dial(struct choir_endpoint *ep)
+{
+    char text[120];
+    enum choir_status status;
+    socklen_t bytes =
+        (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(ep->to.sun_path + 1));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return dial_failed(ep, errno);
+    if (connect(fd, (struct sockaddr *)&ep->to, bytes)) {
+        int e = errno;
+        close(fd);
+        if (e != EAGAIN && e != EINTR)
+            return dial_failed(ep, e);
+        ep->due_ns = base_now_ns() + (1000000u << base_min(ep->dials, 5u));
+        ep->dials++;
+        return CHOIR_IN_PROGRESS;
+    }
+    pthread_mutex_lock(&ep->lock);
+    ep->fd = fd;
+    atomic_store(&ep->state, SHM_WAIT_ANSWER);
+    status = shm_check_peer(ep, text, sizeof(text))
+                 ? shm_introduce(ep)
+                 : shm_error(CHOIR_ERR_AUTH, 0, "run all ranks as the same user", "%s", text);
+    if (!status) {
+        int e = watch_socket(ep); /* from here on progress may serve it */
+        if (e)
+            status = dial_failed(ep, e);
+    }
+    if (status) {
+        close(fd);
+        ep->fd = -1;
+    }
+    pthread_mutex_unlock(&ep->lock);
+    return status;
+}
+
+static enum choir_status read_address(struct choir_transport *t, const struct choir_process *peer,
+                                      const void *address, size_t bytes, struct shm_address *a)
+{
+    if (bytes != sizeof(*a))
+        return shm_error(CHOIR_ERR_PROTOCOL, 0, "use the same version of choir everywhere",
+                         "the peer's shm address has %zu bytes, not %zu", bytes, sizeof(*a));
+    memcpy(a, address, sizeof(*a));
+    if (a->magic != SHM_MAGIC)
+        return shm_error(CHOIR_ERR_PROTOCOL, 0, "use the same version of choir everywhere",
+                         "the peer's shm address is of another version");
+    if (a->host_hash != t->address.host_hash)
+        return shm_error(CHOIR_ERR_UNSUPPORTED, 0, "", "the peer is on another host");
+    if (a->net && t->address.net && a->net != t->address.net)
+        return shm_error(CHOIR_ERR_UNSUPPORTED, 0, "let the transport tcp be used",
+                         "the peer is in another network namespace of this host");
+    if (!memcmp(peer, &t->host.self, sizeof(*peer)))
+        return shm_error(CHOIR_ERR_UNSUPPORTED, 0, "", "the peer is this process");
+    return CHOIR_OK;
+}
+
+enum choir_status shm_connect(struct choir_transport *t, const struct choir_process *peer,
+                              const void *address, size_t bytes, void *cookie,
+                              struct choir_endpoint **endpoint)
+{
+    struct shm_address a;
+    socklen_t name_bytes;
+    enum choir_status status = read_address(t, peer, address, bytes, &a);
+    if (status)
+        return status;
+    struct choir_endpoint *ep = new_endpoint(t, -1, SHM_DIALING);
+    if (!ep)
+        return shm_error(CHOIR_ERR_NO_MEMORY, 0, "", "no memory for an endpoint");
+    ep->peer = *peer;
+    ep->cookie = cookie;
+    shm_socket_name(peer, a.random, &ep->to, &name_bytes);
+    *endpoint = ep; /* before upcalls can come */
+    /* Nobody else touches it while it is dialed: a sweep does so with the lock that link_endpoint takes. */
+    pthread_mutex_lock(&t->lock);
+    status = dial(ep);
+    if (status >= 0) {
+        ep->next = t->endpoints;
+        t->endpoints = ep;
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (status < 0) {
+        *endpoint = NULL;
+        free_endpoint(ep);
+        return status;
+    }
+    if (status == CHOIR_IN_PROGRESS)
+        shm_sweep_at(t, ep->due_ns);
+    return CHOIR_OK;
+}
+
+enum choir_status shm_connected(struct choir_endpoint *ep)
+{
+    int state = atomic_load(&ep->state);
+    if (state == SHM_UP)
+        return CHOIR_OK;
+    if (state != SHM_DEAD)
+        return CHOIR_IN_PROGRESS;
+    return shm_error(ep->status, ep->sys_errno, "", "%s", ep->text);
+}
+
+uint32_t shm_caps(struct choir_endpoint *ep)
+{
+    return atomic_load(&ep->state) == SHM_UP ? atomic_load(&ep->caps) : 0;
+}
+
+enum choir_status shm_wake(struct choir_endpoint *ep)
+{
+    static const uint64_t one = 1;
+    int fd = atomic_load_explicit(&ep->wake_fd, memory_order_relaxed);
+    if (fd < 0)
+        return CHOIR_IN_PROGRESS; /* not connected yet */
+    int saved = errno;
+    (void)!write(fd, &one, sizeof(one)); /* EAGAIN: woken 2^64 times already */
+    errno = saved;
+    return CHOIR_OK;
+}
+
+static uint32_t accept_one(struct choir_transport *t)
+{
+    char text[120];
+    int fd = accept4(t->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE)
+            base_log(BASE_WARN, -1, "shm: cannot accept a peer: %s; raise ulimit -n",
+                     strerrordesc_np(errno));
+        return 0;
+    }
+    struct choir_endpoint *ep =
+        t->pending_count < SHM_PENDING_MOST ? new_endpoint(t, fd, SHM_WAIT_INTRO) : NULL;
+    if (!ep) {
+        close(fd);
+        return 1;
+    }
+    ep->accepted = true;
+    ep->due_ns = base_now_ns() + SHM_HELLO_NS;
+    if (!shm_check_peer(ep, text, sizeof(text))) {
+        struct shm_refuse no = {.status = CHOIR_ERR_AUTH};
+        snprintf(no.text, sizeof(no.text), "%s", text);
+        shm_post_hello(ep, SHM_REFUSE, &no, sizeof(no), -1);
+        base_log(BASE_WARN, -1, "shm: refused a connection: %s", text);
+        free_endpoint(ep);
+        return 1;
+    }
+    t->pending_count++;
+    link_endpoint(ep);
+    shm_sweep_at(t, ep->due_ns);
+    int e = watch_socket(ep);
+    if (e)
+        shm_fail(ep, CHOIR_ERR_SYSTEM, e, "cannot watch the socket");
+    return 1;
+}
+
+uint32_t shm_accept(struct choir_transport *t)
+{
+    uint32_t seen = 0;
+    for (int i = 0; i < 64 && accept_one(t); i++)
+        seen++;
+    return seen;
+}
+
+void shm_up(struct choir_endpoint *ep)
+{
+    struct choir_transport *t = ep->transport;
+    pthread_mutex_lock(&ep->lock);
+    atomic_store(&ep->state, SHM_UP);
+    if (!ep->accepted) {
+        shm_ask_waiting(ep);
+        shm_flush(ep);
+    }
+    pthread_mutex_unlock(&ep->lock);
+    if (!ep->accepted)
+        return;
+    t->pending_count--;
+    ep->cookie = t->host.accepted(t->host.context, &ep->peer, ep);
+    if (!ep->cookie) {
+        atomic_store(&ep->closing, true);
+        shm_sweep_at(t, 0);
+    }
+}
+
+void shm_fail(struct choir_endpoint *ep, enum choir_status status, int sys_errno,
+              const char *format, ...)
+{
+    struct choir_transport *t = ep->transport;
+    va_list ap;
+    pthread_mutex_lock(&ep->lock);
+    int was = atomic_load(&ep->state);
+    if (was == SHM_DEAD) {
+        pthread_mutex_unlock(&ep->lock);
+        return;
+    }
+    va_start(ap, format);
+    vsnprintf(ep->text, sizeof(ep->text), format, ap);
+    va_end(ap);
+    ep->status = status;
+    ep->sys_errno = sys_errno;
+    if (ep->fd >= 0) {
+        int fd = ep->fd;
+        ep->fd = -1;
+        epoll_ctl(t->epoll_fd, EPOLL_CTL_DEL, fd, NULL); /* a forked child may hold it open */
+        close(fd);
+    }
+    shm_drop_queue(ep, status);
+    for (struct shm_map *m = ep->maps; m; m = m->next)
+        if (m->state != SHM_MAP_HERE) {
+            m->state = SHM_MAP_FAILED;
+            m->status = status;
+            m->sys_errno = sys_errno;
+            memcpy(m->text, ep->text, sizeof(m->text) - 1);
+        }
+    atomic_store(&ep->state, SHM_DEAD);
+    pthread_mutex_unlock(&ep->lock);
+    bool unproved = ep->accepted && was < SHM_UP;
+    if (unproved) { /* the host never heard of it */
+        base_log(BASE_INFO, -1, "shm: dropped a connection of pid %ld: %s", (long)ep->pid,
+                 ep->text);
+        t->pending_count--;
+        atomic_store(&ep->closing, true);
+    }
+    if (atomic_load(&ep->closing))
+        shm_sweep_at(t, 0);
+    else if (was == SHM_UP)
+        t->host.failed(t->host.context, ep->cookie, status, sys_errno, ep->text);
+}
+
+void shm_serve(struct choir_endpoint *ep, uint32_t events)
+{
+    struct choir_transport *t = ep->transport;
+    pthread_mutex_lock(&t->lock);
+    bool closing = atomic_load(&ep->closing);
+    if (!closing) {
+        t->serving = ep;
+        t->server = pthread_self();
+    }
+    pthread_mutex_unlock(&t->lock);
+
+    if (events & EPOLLOUT) {
+        pthread_mutex_lock(&ep->lock);
+        shm_flush(ep);
+        pthread_mutex_unlock(&ep->lock);
+    }
+    if (closing) { /* lingers: ends its hello, then only writes */
+        if (atomic_load(&ep->state) < SHM_UP)
+            shm_receive(ep);
+        else if (events & (EPOLLHUP | EPOLLERR))
+            shm_fail(ep, CHOIR_ERR_PEER_DEAD, 0, "the peer process ended");
+        shm_sweep_at(t, 0);
+        return;
+    }
+    if (events & ~(uint32_t)EPOLLOUT)
+        shm_receive(ep);
+    pthread_mutex_lock(&t->lock);
+    t->serving = NULL;
+    pthread_cond_broadcast(&t->served);
+    pthread_mutex_unlock(&t->lock);
+}
+
+void shm_disconnect(struct choir_endpoint *ep)
+{
+    struct choir_transport *t = ep->transport;
+    pthread_mutex_lock(&t->lock);
+    pthread_mutex_lock(&ep->lock);
+    int state = atomic_load(&ep->state);
+    ep->linger_ns = base_now_ns() + SHM_LINGER_NS;
+    atomic_store(&ep->closing, true); /* progress may free it once t->lock is free */
+    if (state != SHM_DEAD && (state == SHM_UP || ep->out_first))
+        shm_post(ep, SHM_BYE, NULL, 0, -1);
+    if (state == SHM_UP)
+        shm_arm(ep);
+    pthread_mutex_unlock(&ep->lock);
+    shm_sweep_at(t, 0);
+    while (t->serving == ep && !pthread_equal(t->server, pthread_self()))
+        pthread_cond_wait(&t->served, &t->lock);
+    pthread_mutex_unlock(&t->lock);
+}
+
+/* Whether a disconnected endpoint may go. */
+static bool is_over(struct choir_endpoint *ep, uint64_t now)
+{
+    pthread_mutex_lock(&ep->lock);
+    if (atomic_load(&ep->state) == SHM_UP)
+        shm_flush(ep);
+    bool over =
+        atomic_load(&ep->state) == SHM_DEAD || !ep->out_first || ep->broken || now >= ep->linger_ns;
+    pthread_mutex_unlock(&ep->lock);
+    return over;
+}
+
+static void redial(struct choir_endpoint *ep)
+{
+    enum choir_status status = dial(ep);
+    if (status < 0) {
+        const struct choir_error *e = base_error_thread();
+        shm_fail(ep, status, e->sys_errno, "%s", e->text);
+    }
+}
+
+bool shm_sweep(struct choir_transport *t)
+{
+    struct choir_endpoint *over = NULL, *ep;
+    uint64_t now = base_now_ns(), due = UINT64_MAX;
+    pthread_mutex_lock(&t->lock);
+    for (struct choir_endpoint **at = &t->endpoints; (ep = *at);) {
+        if (atomic_load(&ep->closing)) {
+            if (is_over(ep, now)) {
+                *at = ep->next;
+                ep->next = over;
+                over = ep;
+                continue;
+            }
+            due = base_min(due, ep->linger_ns);
+        }
+        bool unproved = ep->accepted && atomic_load(&ep->state) < SHM_UP;
+        if (unproved && now >= ep->due_ns)
+            shm_fail(ep, CHOIR_ERR_TIMEOUT, 0, "it did not say who it is");
+        else if (atomic_load(&ep->state) == SHM_DIALING && now >= ep->due_ns)
+            redial(ep);
+        if (unproved || atomic_load(&ep->state) == SHM_DIALING)
+            due = base_min(due, ep->due_ns);
+        at = &ep->next;
+    }
+    bool left = t->endpoints != NULL;
+    pthread_mutex_unlock(&t->lock);
+    if (due != UINT64_MAX)
+        shm_sweep_at(t, due);
+    for (; over; over = ep) {
+        ep = over->next;
+        free_endpoint(over);
+    }
+    return left;
+}
