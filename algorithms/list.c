@@ -2,5 +2,20 @@
 /* list.c: the built-in algorithms, in the order in which ties are broken. */
 #include "choir_algorithm.h"
 
+extern const struct choir_algorithm algorithm_one_shot, algorithm_two_shot, algorithm_direct,
+    algorithm_recursive_doubling, algorithm_halving_doubling, algorithm_bruck, algorithm_binomial,
+    algorithm_tree, algorithm_ring, algorithm_chain, algorithm_pairwise, algorithm_pat;
 extern const struct choir_algorithm *const plan_builtin[];
-const struct choir_algorithm *const plan_builtin[] = {NULL};
+const struct choir_algorithm *const plan_builtin[] = {&algorithm_one_shot,
+                                                      &algorithm_two_shot,
+                                                      &algorithm_direct,
+                                                      &algorithm_recursive_doubling,
+                                                      &algorithm_halving_doubling,
+                                                      &algorithm_bruck,
+                                                      &algorithm_binomial,
+                                                      &algorithm_tree,
+                                                      &algorithm_ring,
+                                                      &algorithm_chain,
+                                                      &algorithm_pairwise,
+                                                      &algorithm_pat,
+                                                      NULL};

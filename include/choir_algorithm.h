@@ -171,7 +171,7 @@ struct choir_algorithm {
     const char *summary; /* one line: steps and bytes per rank, source */
     uint32_t kinds;      /* bit mask: 1u << enum choir_kind */
     uint32_t flags;
-    /* Space-separated argument lists worth trying, "" alone if it takes none: "ring,tree ring,pat". */
+    /* Space-separated argument lists worth trying beside the bare name: "ring,tree ring,pat"; "" if none are. */
     const char *variants;
     /* Writes the plan of shape->rank. Any rank count from 1, any count from 0. Returns CHOIR_OK, or
      * CHOIR_ERR_UNSUPPORTED where this shape is not for this algorithm (on all ranks alike). */
