@@ -213,27 +213,41 @@ CHOIR_API uint32_t choir_list(struct choir_builder *b, uint32_t n, const uint32_
 CHOIR_API enum choir_status choir_builder_status(const struct choir_builder *b);
 
 /*
- * Composition: builds `algorithm` ("ring", "hierarchical(ring,tree)") for the `n` ranks in `group` (this rank is
- * one of them) as if they were a communicator of n ranks, and appends its steps to the present program with peers,
- * buffers and parts renamed. Sub-part p of the sub-plan's buffer X becomes parts base[X] + p*scale + [0, scale)
- * of buffer buf[X] (buf is IN, OUT or TMP). Sub-plan loops are unrolled. TMP that the sub-plan needs is added to this plan's.
- * The sub-collective's cut has `parts` parts, all-reduce kinds; N blocks otherwise; one block is `scale` parts of ours.
- * `measure` names the buffer (IN or OUT) whose parts `base[X] + ...` have the same lengths, by which messages are
- * measured when buf[X] is TMP.
+ * Composition: builds `algorithm` ("ring", "tree(trees=1)") for the `n` ranks in `group` (this rank is one of them) as if
+ * they were a communicator of n ranks, and appends its steps to the present program: loops unrolled, ranks, buffers and
+ * parts renamed. Program i takes the sub-plan's program i mod its programs, so that a plan with as many programs as its
+ * sub-plans runs them side by side. Scratch of the sub-plan is TMP from part `tmp` on; one splice may reuse another's.
+ *
+ * A map says what the sub-plan's IN or OUT is here. Block q of it (q = 0 where the sub-collective has one block, or a
+ * vector) is the parts part[begin[q]] .. part[begin[q + 1] - 1] of buffer `buf`; a sub-plan that cuts finer divides
+ * these among its own parts. Where buf is TMP, measure[] are parts of IN or OUT (`measure_buf`) of the same lengths, by
+ * which messages are measured. Blocks may be empty, and differ in parts if the sub-collective is a v-form; what is empty
+ * is left out. The maps of all ranks of the group fit together as buffers of that collective do.
  */
+struct choir_map {
+    uint8_t buf, measure_buf;
+    const uint32_t *begin; /* [blocks + 1] */
+    const uint32_t *part, *measure;
+};
 struct choir_splice {
     const char *algorithm;
-    uint32_t kind, root;
+    uint32_t kind, root; /* root: index in group */
     uint32_t n;
     const uint32_t *group;
-    uint8_t buf[2];   /* of the sub-plan's IN and OUT */
-    uint32_t base[2]; /* first part there */
-    uint8_t measure[2];
-    uint32_t measure_base[2];
-    uint32_t scale;
-    uint32_t parts;
+    struct choir_map map[2]; /* of the sub-plan's IN and OUT */
+    uint32_t tmp;
 };
 CHOIR_API void choir_splice(struct choir_builder *b, const struct choir_splice *s);
+/* What that sub-plan would need, whichever rank it is of: so many programs; a cut of each block into a multiple of
+ * `parts` parts; choir_computed and choir_piece (0: any) in parts of this plan. Only the maps' begin are looked at.
+ * CHOIR_ERR_UNSUPPORTED if there is none; no error of the builder. */
+struct choir_needs {
+    uint32_t programs, parts, computed;
+    uint64_t piece_bytes;
+};
+CHOIR_API enum choir_status choir_splice_needs(const struct choir_builder *b,
+                                               const struct choir_splice *s,
+                                               struct choir_needs *needs);
 
 #define CHOIR_LOCAL(...) ((struct choir_place){.peer = -1, __VA_ARGS__})
 #define CHOIR_MESSAGE(p, ...) ((struct choir_place){.peer = (int32_t)(p), __VA_ARGS__})
