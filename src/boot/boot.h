@@ -70,11 +70,17 @@ void boot_peers_free(struct boot_peers *peers);
 /* Knobs, log and libsodium; idempotent. Every entry point calls it. */
 enum choir_status boot_begin(void);
 
+/* --- local.c: ranks as processes of this host ---------------------------------------------------- */
+/* Forks n ranks for which boot_launch_detect then works; to be called before any thread exists. Returns in the ranks, with
+ * the rank's number; this process waits for them, passes signals on and exits with the status of the first that failed. */
+int boot_local_fork(int n);
+
 /* --- launchers (launcher.c, pmix.c, pmi.c): who am I, and the id all ranks share ---------------- */
 struct boot_launch {
     uint32_t rank, size;
     struct choir_id id;
-    char name[32]; /* "pmix", "pmi1", "pmi2", "torchrun", "rendezvous" */
+    char name
+        [32]; /* "rendezvous", "pmix", "pmi1", "libpmi2", "libpmi", "slurm", "torchrun", "none" */
 };
 /* Finds the launcher; blocking, bounded by deadline_ns. Errors name what was looked for. A single process with no launcher
  * at all is rank 0 of 1. Libraries (libpmix, libpmi) are opened at run time. */

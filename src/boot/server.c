@@ -95,6 +95,8 @@ static void conclude(struct server *s, uint64_t now)
     if (v->status)
         base_log(BASE_ERROR, -1, "%s: %s; %s", choir_status_name(v->status), v->text, v->remedy);
     conn_tell_all(s, now);
+    if (s->roster.complete && !s->roster.away)
+        listen_close(&s->listeners); /* nobody else has to come; the port may be wanted again */
     s->end_ns = base_min(s->end_ns, now + linger);
 }
 
