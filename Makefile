@@ -51,7 +51,11 @@ $(BUILD)/bin/%: $(BUILD)/obj/perf/%.o $(PERF_LIB) $(BUILD)/libchoir_internal.a
 $(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LIBS) $(LDFLAGS)
-$(BUILD)/tests/test_train: | $(filter %/hello %/train_text,$(EXAMPLES))
+$(BUILD)/tests/test_train: | $(filter %/hello %/train_text,$(EXAMPLES)) $(filter %/choir-run,$(TOOLS))
+$(BUILD)/tests/test_compare: | $(BUILD)/bin/compare_report
+$(BUILD)/bin/compare_report: $(BUILD)/obj/perf/compare/report.o
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ -lm $(LDFLAGS)
 # tests of the perf driver itself link it
 $(BUILD)/tests/test_perf: $(filter-out %/job.o %/report.o %/run.o %/sweep.o %/main.o %/local.o,$(PERF_LIB))
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(BUILD)/libchoir_internal.a

@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -507,28 +506,19 @@ static void parse(int argc, char **argv)
         fail("a stray argument, or a context of a kilobyte");
 }
 
-/* --local N: this process waits for N copies of itself, which find each other through a file. */
-static void start_local(void)
+/* --local N: choir-run, from beside this program, starts it N times. */
+static void start_local(char **argv)
 {
-    char file[64], number[16];
-    int failed = 0;
-    snprintf(file, sizeof(file), "file:/tmp/train_text.%d", (int)getpid());
-    setenv("CHOIR_RENDEZVOUS", file, 1);
+    char program[4096], launcher[4200], number[16], *line[64] = {launcher, "-n", number, program};
+    ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 1);
+    program[n > 0 ? n : 0] = 0;
+    int name = (int)(strrchr(program, '/') ? strrchr(program, '/') - program : 0);
+    snprintf(launcher, sizeof(launcher), "%.*s/choir-run", name, program);
     snprintf(number, sizeof(number), "%d", args.local);
-    setenv("CHOIR_SIZE", number, 1);
-    for (int i = 0; i < args.local; i++) {
-        pid_t pid = fork();
-        if (pid < 0)
-            fail("fork failed");
-        if (pid == 0) {
-            snprintf(number, sizeof(number), "%d", i);
-            setenv("CHOIR_RANK", number, 1);
-            return;
-        }
-    }
-    for (int status; wait(&status) > 0;)
-        failed |= status;
-    exit(failed ? 1 : 0);
+    for (int i = 1; argv[i] && i + 4 < 64; i++)
+        line[i + 3] = argv[i];
+    execv(launcher, line);
+    fail("--local: choir-run is not beside this program");
 }
 
 int main(int argc, char **argv)
@@ -536,8 +526,8 @@ int main(int argc, char **argv)
     int bad = 0;
     parse(argc, argv);
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (args.local)
-        start_local();
+    if (args.local && !getenv("CHOIR_RANK"))
+        start_local(argv);
     check(choir_comm_create_auto(NULL, &comm), "choir_comm_create_auto");
     choir_comm_rank(comm, &rank);
     choir_comm_size(comm, &size);

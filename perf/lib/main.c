@@ -3,6 +3,7 @@
  * main.c: from the command line to the exit status.
  */
 #include "perf/lib/perf.h"
+#include "boot/boot.h"
 
 static bool usable(const struct perf_args *a, const struct perf_coll *coll)
 {
@@ -31,8 +32,8 @@ int perf_main(int argc, char **argv, const struct perf_coll *coll)
     if (!usable(&args, coll))
         return 2;
     struct perf_job job = {.args = &args, .coll = coll, .procs = 1};
-    if (args.local && !perf_local(&args, &status))
-        return status;
+    if (args.local)
+        boot_local_fork(args.local); /* returns in the ranks */
     if (args.vs) {
         job.peer = perf_peer_get();
         if (!job.peer->init(&argc, &argv, &job.proc, &job.procs)) {

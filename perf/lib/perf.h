@@ -171,8 +171,6 @@ struct perf_job {
     int status;     /* of the report, on the printing process */
 };
 /* Starts processes' ranks, runs body on every thread, ends them. Returns the exit status. */
-/* --local: this process becomes one of args->local ranks (true), or it waited for them and *status is theirs. */
-bool perf_local(const struct perf_args *args, int *status);
 void perf_sweep(struct perf_thread *t); /* the body of every thread (sweep.c) */
 int perf_job_run(struct perf_job *job, void (*body)(struct perf_thread *));
 void perf_barrier(struct perf_thread *t);
