@@ -1,13 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-# make, make test, make test/NAME, make demo, make install. `make help` lists the rest.
-CC      ?= gcc
-BUILD   ?= build
-PREFIX  ?= /usr/local
-OPT     ?= -O3 -g
-WARN     = -Wall -Wextra -Wshadow -Wconversion -Werror
+# make, make test, make test/NAME, make demo, make install; `make help` lists the rest.
+ifeq ($(origin CC),default)
+CC       := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX      := g++
+endif
+BUILD    ?= build
+PREFIX   ?= /usr/local
+LIBDIR   ?= $(PREFIX)/lib
+OPT      ?= -O3 -g
+WARN     ?= -Wall -Wextra -Wshadow -Wconversion -Werror
+JOBS     ?= $(shell nproc)
 CPPFLAGS += -D_GNU_SOURCE -DCHOIR_BUILDING -Iinclude -Isrc -I.
-CFLAGS_ALL = -std=c11 $(OPT) $(WARN) -fPIC -fvisibility=hidden -MMD -MP $(CFLAGS)
-LIBS    := -lhwloc -lsodium -lpthread -ldl -lm
+# No contraction to fused multiply-add: results are equal on all processors.
+CFLAGS_ALL = -std=c11 $(OPT) $(WARN) -ffp-contract=off -fPIC -fvisibility=hidden -MMD -MP $(CFLAGS)
+LIBS     ?= -lhwloc -lsodium -lpthread -ldl -lm
+VERSION  := $(shell awk '/define CHOIR_VERSION_(MAJOR|MINOR|PATCH)/ { v = v s $$3; s = "." } END { print v }' include/choir.h)
+SONAME   := libchoir.so.$(firstword $(subst ., ,$(VERSION)))
 
 LIB_SRC  := $(sort $(wildcard src/*/*.c algorithms/*.c transports/*/*.c))
 LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
@@ -24,11 +34,18 @@ EXAMPLES :=
 endif
 TESTS    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
 TEST_LIB := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard tests/lib/*.c)))
+ifneq ($(shell command -v $(CXX)),)
+TESTS    += $(patsubst tests/%.cc,$(BUILD)/tests/%,$(wildcard tests/test_*.cc))
+endif
 
-.PHONY: all test clean
+.PHONY: all tests objects needs help
 .SECONDARY:
+## all (no target)  the library, the tools, the perf programs and the examples
 all: $(BUILD)/libchoir.so $(TOOLS) $(PERF) $(EXAMPLES)
+## tests            builds the tests without running them
 tests: $(TESTS)
+objects: $(LIB_OBJ) $(TEST_LIB) $(PERF_LIB) $(patsubst %.c,$(BUILD)/obj/%.o,\
+         $(wildcard tools/*.c tests/test_*.c perf/*_perf.c examples/*.c))
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -39,8 +56,11 @@ $(BUILD)/libchoir_internal.a: $(LIB_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 
-$(BUILD)/libchoir.so: $(LIB_OBJ)
-	$(CC) -shared -Wl,-soname,libchoir.so.0 -Wl,-z,defs -o $@ $^ $(LIBS) $(LDFLAGS)
+$(BUILD)/libchoir.so: $(LIB_OBJ) src/choir.map
+	$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=src/choir.map -Wl,-z,defs \
+	    -o $(BUILD)/libchoir.so.$(VERSION) $(LIB_OBJ) $(LIBS) $(LDFLAGS)
+	ln -sf libchoir.so.$(VERSION) $(BUILD)/$(SONAME)
+	ln -sf $(SONAME) $@
 
 $(BUILD)/bin/%: $(BUILD)/obj/tools/%.o $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
@@ -61,12 +81,19 @@ $(BUILD)/tests/test_perf: $(filter-out %/job.o %/report.o %/run.o %/sweep.o %/ma
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDFLAGS)
+# A C++ user's view: public headers and the shared library only.
+$(BUILD)/tests/%: tests/%.cc $(wildcard include/*.h) $(BUILD)/libchoir.so
+	@mkdir -p $(@D)
+	$(CXX) -std=c++11 -Wall -Wextra -Wconversion -Werror -Iinclude -o $@ $< -L$(BUILD) -lchoir \
+	    -Wl,-rpath,'$$ORIGIN/..' -Wl,--allow-shlib-undefined $(LDFLAGS)
 
-# make test/NAME builds and runs tests/test_NAME.c
-test/%: $(BUILD)/tests/test_%
-	$<
+include tests/check/targets.mk tools/install.mk
 
+.PHONY: clean
 clean:
 	rm -rf $(BUILD)
+
+help:
+	@sed -n 's/^## /  make /p' Makefile tests/check/targets.mk tools/install.mk
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

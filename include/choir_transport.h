@@ -19,7 +19,15 @@
 #define CHOIR_TRANSPORT_H
 
 #include "choir.h"
+
+#ifdef __cplusplus
+#include <atomic>
+#define CHOIR_ATOMIC(type) std::atomic<type>
+extern "C" {
+#else
 #include <stdatomic.h>
+#define CHOIR_ATOMIC(type) _Atomic(type)
+#endif
 
 #define CHOIR_TRANSPORT_ABI 1
 
@@ -47,7 +55,7 @@ struct choir_frame {
 
 /* A payload lent to send() until `done` is not 0: 1 sent, else the endpoint failed. */
 struct choir_send {
-    _Atomic int32_t done;
+    CHOIR_ATOMIC(int32_t) done;
 };
 
 /* What the library does for a transport. */
@@ -141,5 +149,9 @@ struct choir_transport_ops {
 /* An out-of-tree transport is a shared object that exports this struct choir_transport_ops; load it with
  * CHOIR_TRANSPORT_PLUGINS=/path/lib.so. The symbol's name carries the ABI. */
 #define CHOIR_TRANSPORT_SYMBOL "choir_transport_abi1"
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

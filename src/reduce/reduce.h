@@ -2,11 +2,11 @@
 /*
  * reduce.h: element-wise combination, type x operation, best instructions chosen at run time.
  *
- * A kernel computes dst[i] = src[0][i] op src[1][i] op ... in that order, rounding once: 8- and 16-bit floats
- * accumulate in float32, everything else in its own type. Integers wrap; logical operations give 0 or 1; min and
- * max propagate NaN, and -0 is below +0; e4m3 (OCP: no infinity) saturates at 448, e5m2 overflows to infinity.
- * All instruction sets give the same bits, NaN included, whatever the thread's floating-point environment. dst may be identical to any src; it may not overlap
- * one otherwise. No alignment is required. nsrc >= 2.
+ * A kernel computes dst[i] = src[0][i] op src[1][i] op ... in that order, rounding once: 8- and 16-bit floats accumulate
+ * in float32, everything else in its own type. Integers wrap; logical operations give 0 or 1; min and max propagate
+ * NaN, and -0 is below +0; e4m3 (OCP: no infinity) saturates at 448, e5m2 overflows to infinity. All instruction
+ * sets give the same bits, NaN included, whatever the thread's floating-point environment. dst may be identical to
+ * any src; it may not overlap one otherwise. No alignment is required. nsrc >= 2.
  */
 #ifndef REDUCE_REDUCE_H
 #define REDUCE_REDUCE_H

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+# Targets that run something: tests, checks, other compilers, the demonstration.
+.PHONY: test test-long check sanitize sanitize-address sanitize-thread clang cross demo
+PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
+BUILD_TESTS = @$(MAKE) -s --no-print-directory $(PARALLEL)
+
+needs:
+	@printf '#include <hwloc.h>\n#include <sodium.h>\n' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 || tools/bootstrap
+
+## test             builds and runs all tests, one after another; T="reduce topo" picks some
+test: needs
+	$(BUILD_TESTS) all tests
+	@tests/check/run $(BUILD) $(T)
+## test/NAME        builds and runs tests/test_NAME.c
+test/%: $(BUILD)/tests/test_%
+	$<
+## test-long        the same with more rounds and larger matrices
+test-long: needs
+	$(BUILD_TESTS) all tests
+	@CHOIR_TEST_LONG=1 CHOIR_TEST_SECONDS=1800 tests/check/run $(BUILD) $(T)
+
+## check            rules of the house: dependencies, documented headers, exported symbols, format
+check: needs
+	$(BUILD_TESTS) all
+	@tests/check/all $(BUILD)
+
+## sanitize         the tests under the address, undefined and thread sanitizers; T= picks some
+sanitize: sanitize-address sanitize-thread
+# Sanitizers make the compiler warn of paths that do not exist: no -Werror here.
+sanitize-address:
+	$(BUILD_TESTS) BUILD=build-asan WARN= OPT='-O1 -g -fsanitize=address,undefined \
+	    -fno-sanitize-recover=undefined -fno-omit-frame-pointer' LDFLAGS='-fsanitize=address,undefined' all tests
+	@ASAN_OPTIONS=$${ASAN_OPTIONS:-detect_leaks=1} UBSAN_OPTIONS=print_stacktrace=1 tests/check/run build-asan $(T)
+# The thread sanitizer cannot place its shadow where the kernel randomises too widely.
+sanitize-thread:
+	$(BUILD_TESTS) BUILD=build-tsan WARN= OPT='-O1 -g -fsanitize=thread' LDFLAGS=-fsanitize=thread all tests
+	@TSAN_OPTIONS=$${TSAN_OPTIONS:-halt_on_error=1} $(shell command -v setarch >/dev/null && echo setarch -R) \
+	    tests/check/run build-tsan $(T)
+
+## clang            everything, built by clang
+clang:
+	$(BUILD_TESTS) CC=clang BUILD=build-clang all tests
+## cross            everything, compiled for aarch64; tests of pure code run where qemu-aarch64 is found
+cross:
+	@tests/check/cross
+
+## demo             trains a text model on 4 ranks, then sweeps all_reduce over shm and tcp
+demo: needs
+	$(BUILD_TESTS) all
+	@tests/check/demo $(BUILD)
