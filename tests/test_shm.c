@@ -1,53 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The shm transport, with a mock host: what arrives, what is mapped and read, who is let in, who is missed. */
+/* The shm transport, with a mock host: what arrives, what is mapped and read, whose death is seen. */
 #include "base/knob.h"
 #include "tests/lib/mock_host.h"
 #include "tests/lib/test.h"
 #include "transports/shm/shm.h"
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 extern const struct choir_transport_ops choir_transport_shm;
 static const struct choir_transport_ops *const ops = &choir_transport_shm;
-
-static int count_fds(void)
-{
-    int n = 0;
-    DIR *d = opendir("/proc/self/fd");
-    CHECK(d != NULL);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
-
-/* Opens, meets, and, if `dials`, connects to rank 1 - rank. */
-static struct mock_peer *pair(struct mock *m, struct mock_board *board, int rank, bool dials)
-{
-    enum choir_status status;
-    struct mock_peer *p;
-    mock_open(m, board);
-    mock_meet(board, NULL, 2, 0);
-    if (dials) {
-        CHECK((p = mock_connect(m, board, 1 - rank, &status)) != NULL);
-        CHECK_OK(mock_wait_connected(p));
-    } else {
-        MOCK_UNTIL(m, m->peer_count == 1);
-        p = m->peer[0];
-        CHECK_OK(ops->connected(p->endpoint));
-    }
-    CHECK(!memcmp(&p->process, &board->rank[1 - rank].process, sizeof(p->process)));
-    return p;
-}
 
 static const uint32_t sizes[] = {0,     1,     7,     4095, 4096,    4097,    65535,
                                  65536, 65537, 99991, 0,    1000003, 8388608, 3};
@@ -59,7 +25,7 @@ static void frames_rank(int rank, int size, void *arg)
     struct mock m;
     enum choir_status status;
     static struct mock_send sends[base_count(sizes) * 5];
-    int before = count_fds();
+    int before = mock_count_fds();
     mock_init(&m, ops, rank);
     mock_open(&m, board);
     mock_meet(board, NULL, size, 0);
@@ -88,7 +54,7 @@ static void frames_rank(int rank, int size, void *arg)
         CHECK(!sends[i].lent || sends[i].send.done == 1);
     mock_meet(board, &m, size, 1);
     mock_close(&m);
-    CHECK_EQ(count_fds(), before);
+    CHECK_EQ(mock_count_fds(), before);
 }
 
 static void frames(void)
@@ -96,54 +62,6 @@ static void frames(void)
     struct mock_board *board = mock_board_new();
     test_processes(2, frames_rank, board);
     mock_board_free(board);
-}
-
-/* All connect to all at the same time: each pair has two endpoints, and both work. */
-static void crossing_rank(int rank, int size, void *arg)
-{
-    struct mock_board *board = arg;
-    struct mock m;
-    enum choir_status status;
-    struct mock_send s;
-    int before = count_fds();
-    mock_init(&m, ops, rank);
-    mock_open(&m, board);
-    mock_meet(board, NULL, size, 0);
-    struct mock_peer *to[MOCK_RANKS] = {NULL};
-    for (int i = 1; i < size; i++)
-        CHECK((to[i] = mock_connect(&m, board, (rank + i) % size, &status)) != NULL);
-    for (int i = 1; i < size; i++)
-        for (uint32_t k = 0; k < 3; k++) {
-            CHECK_EQ(mock_send(to[i], k * 1000, &s), CHOIR_OK);
-        }
-    for (int i = 1; i < size; i++)
-        CHECK_OK(mock_wait_connected(to[i]));
-    MOCK_UNTIL(&m, m.arrived == (uint64_t)(size - 1) * 3);
-    mock_meet(board, &m, size, 3);
-    CHECK_EQ(m.peer_count, 2 * (size - 1));
-    for (int i = 0; i < m.peer_count; i++)
-        CHECK_EQ(m.peer[i]->arrived, m.peer[i]->accepted ? 3 : 0);
-    mock_meet(board, NULL, size, 4);
-    for (int i = 0; i < m.peer_count; i++) /* and back, where it came from */
-        if (m.peer[i]->accepted)
-            CHECK_EQ(mock_send(m.peer[i], 100, &s), CHOIR_OK);
-    MOCK_UNTIL(&m, m.arrived == (uint64_t)(size - 1) * 4);
-    mock_meet(board, &m, size, 1);
-    for (int i = 0; i < m.peer_count; i++)
-        CHECK_EQ(m.peer[i]->failed_count, 0);
-    mock_meet(board, NULL, size, 2);
-    mock_close(&m);
-    CHECK_EQ(count_fds(), before);
-}
-
-static void crossing(void)
-{
-    static const int counts[] = {2, 5, 64};
-    for (size_t i = 0; i < base_count(counts); i++) {
-        struct mock_board *board = mock_board_new();
-        test_processes(counts[i], crossing_rank, board);
-        mock_board_free(board);
-    }
 }
 
 static enum choir_status map_wait(struct mock_peer *p, uint64_t key, uint64_t bytes, void **memory)
@@ -163,9 +81,9 @@ static void map_rank(int rank, int size, void *arg)
     struct choir_shared mine, small[40];
     void *theirs, *again;
     uint64_t other;
-    int before = count_fds();
+    int before = mock_count_fds();
     mock_init(&m, ops, rank);
-    struct mock_peer *p = pair(&m, board, rank, rank == 0);
+    struct mock_peer *p = mock_pair(&m, board, rank, rank == 0);
     CHECK_EQ(ops->alloc(m.t, 0, &mine), CHOIR_ERR_ARGUMENT);
     CHECK_NE(ops->alloc(m.t, UINT64_MAX, &mine), CHOIR_OK);
     CHECK_NE(ops->alloc(m.t, UINT64_MAX / 2, &mine), CHOIR_OK);
@@ -215,7 +133,7 @@ static void map_rank(int rank, int size, void *arg)
     CHECK_EQ(map_wait(p, other, 1, &again), CHOIR_ERR_PROTOCOL); /* released by the peer */
     mock_meet(board, &m, size, 4);
     mock_close(&m); /* unmaps the last */
-    CHECK_EQ(count_fds(), before);
+    CHECK_EQ(mock_count_fds(), before);
 }
 
 static void mapping(void)
@@ -233,7 +151,7 @@ static void read_rank(int rank, int size, void *arg)
     setenv("CHOIR_SINGLE_COPY", off ? "0" : "1", 1);
     knob_reload();
     mock_init(&m, ops, rank);
-    struct mock_peer *p = pair(&m, board, rank, rank == 0);
+    struct mock_peer *p = mock_pair(&m, board, rank, rank == 0);
     size_t bytes = 3 * 4096 + 17;
     unsigned char *mine =
         mmap(NULL, 5 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -283,7 +201,7 @@ static void death_rank(int rank, int size, void *arg)
     void *theirs, *other;
     mock_init(&m, ops, rank);
     bool dials = board->word[0] & 1, killed = board->word[0] & 2;
-    struct mock_peer *p = pair(&m, board, rank, (rank == 0) == dials);
+    struct mock_peer *p = mock_pair(&m, board, rank, (rank == 0) == dials);
     if (rank) {
         struct choir_shared seg;
         CHECK_OK(ops->alloc(m.t, 4096, &seg));
@@ -386,7 +304,7 @@ static void linger_stuck_rank(int rank, int size, void *arg)
     struct mock m;
     struct mock_send s;
     mock_init(&m, ops, rank);
-    struct mock_peer *p = pair(&m, board, rank, rank == 0);
+    struct mock_peer *p = mock_pair(&m, board, rank, rank == 0);
     if (rank) {
         mock_meet(board, NULL, size, 1);
         mock_close(&m);
@@ -412,184 +330,12 @@ static void linger(void)
     }
 }
 
-/* Secrets by first byte, oldest first, for each rank; and whether they may meet. */
-static const struct {
-    const char *a, *b;
-    bool works;
-} secret_cases[] = {{"", "", true},      {"1", "1", true},   {"1", "2", false}, {"1", "", false},
-                    {"", "1", false},    {"12", "1", true},  {"1", "12", true}, {"12", "21", true},
-                    {"12", "34", false}, {"123", "43", true}};
-
-static void secret_rank(int rank, int size, void *arg)
-{
-    struct mock_board *board = arg;
-    struct mock m;
-    enum choir_status status;
-    int number = 0;
-    for (size_t i = 0; i < base_count(secret_cases); i++) {
-        const char *s = rank ? secret_cases[i].b : secret_cases[i].a;
-        mock_init(&m, ops, rank);
-        for (; *s; s++)
-            memset(m.secrets[m.secret_count++], *s, 32);
-        mock_open(&m, board);
-        mock_meet(board, NULL, size, number++);
-        if (!rank) {
-            struct mock_peer *p = mock_connect(&m, board, 1, &status);
-            CHECK(p != NULL);
-            status = mock_wait_connected(p);
-            if (status != (secret_cases[i].works ? CHOIR_OK : CHOIR_ERR_AUTH))
-                FAIL("case %zu: %s", i, choir_status_name(status));
-            CHECK_EQ(p->failed_count, 0);
-        }
-        mock_meet(board, &m, size, number++);
-        CHECK_EQ(m.peer_count, !rank || secret_cases[i].works);
-        mock_close(&m);
-        mock_meet(board, NULL, size, number++);
-    }
-}
-
-static void secrets(void)
-{
-    struct mock_board *board = mock_board_new();
-    test_processes(2, secret_rank, board);
-    mock_board_free(board);
-}
-
-/* Addresses that cannot be reached, and a listener that refuses. */
-static void refused_rank(int rank, int size, void *arg)
-{
-    struct mock_board *board = arg;
-    struct mock m;
-    enum choir_status status;
-    mock_init(&m, ops, rank);
-    m.refuse_peers = rank == 1;
-    mock_open(&m, board);
-    mock_meet(board, NULL, size, 0);
-    if (rank == 0) {
-        struct mock_board bad = *board;
-        struct shm_address a;
-        CHECK(!mock_connect(&m, board, 0, &status)); /* itself */
-        CHECK_EQ(status, CHOIR_ERR_UNSUPPORTED);
-        memcpy(&a, bad.rank[1].address, sizeof(a));
-        struct shm_address other = a;
-        other.host_hash++;
-        memcpy(bad.rank[1].address, &other, sizeof(a));
-        CHECK(!mock_connect(&m, &bad, 1, &status));
-        CHECK_EQ(status, CHOIR_ERR_UNSUPPORTED);
-        other = a, other.net++;
-        memcpy(bad.rank[1].address, &other, sizeof(a));
-        CHECK(!mock_connect(&m, &bad, 1, &status));
-        CHECK_EQ(status, CHOIR_ERR_UNSUPPORTED);
-        other = a, other.magic++;
-        memcpy(bad.rank[1].address, &other, sizeof(a));
-        CHECK(!mock_connect(&m, &bad, 1, &status));
-        CHECK_EQ(status, CHOIR_ERR_PROTOCOL);
-        other = a, other.random++; /* nobody listens there */
-        memcpy(bad.rank[1].address, &other, sizeof(a));
-        CHECK(!mock_connect(&m, &bad, 1, &status));
-        CHECK_EQ(status, CHOIR_ERR_PEER_DEAD);
-        bad.rank[1].bytes--;
-        CHECK(!mock_connect(&m, &bad, 1, &status));
-        CHECK_EQ(status, CHOIR_ERR_PROTOCOL);
-        size_t few = 3;
-        CHECK_EQ(ops->address(m.t, &a, &few), CHOIR_ERR_ARGUMENT);
-        struct mock_peer *p = mock_connect(&m, board, 1, &status);
-        CHECK(p != NULL);
-        /* It is up for a moment, then refused. */
-        MOCK_UNTIL(&m, p->failed_count);
-        CHECK_EQ(ops->connected(p->endpoint), CHOIR_ERR_PEER_DEAD);
-    }
-    mock_meet(board, &m, size, 1);
-    mock_close(&m);
-}
-
-static void refused(void)
-{
-    struct mock_board *board = mock_board_new();
-    test_processes(2, refused_rank, board);
-    mock_board_free(board);
-}
-
-static void other_user_rank(int rank, int size, void *arg)
-{
-    struct mock_board *board = arg;
-    struct mock m;
-    enum choir_status status;
-    bool insecure = board->word[0] & 2;
-    if (insecure) {
-        setenv("CHOIR_INSECURE", "1", 1);
-        knob_reload();
-    }
-    if (rank == (int)(board->word[0] & 1))
-        CHECK_EQ(setuid(12345), 0);
-    mock_init(&m, ops, rank);
-    mock_open(&m, board);
-    mock_meet(board, NULL, size, 0);
-    if (rank == 0) {
-        struct mock_peer *p = mock_connect(&m, board, 1, &status);
-        if (insecure)
-            CHECK_OK(mock_wait_connected(p));
-        else
-            CHECK(!p && status == CHOIR_ERR_AUTH); /* the dialer looks first */
-    }
-    mock_meet(board, &m, size, 1);
-    CHECK_EQ(m.peer_count, insecure);
-    mock_close(&m);
-}
-
-/* A stranger with another user id that does not look first. */
-static void stranger_rank(int rank, int size, void *arg)
-{
-    struct mock_board *board = arg;
-    struct mock m;
-    if (rank == 0) {
-        mock_init(&m, ops, rank);
-        mock_open(&m, board);
-        mock_meet(board, NULL, size, 0);
-        mock_meet(board, &m, size, 1);
-        CHECK_EQ(m.peer_count, 0);
-        mock_close(&m);
-        return;
-    }
-    CHECK_EQ(setuid(12345), 0);
-    mock_meet(board, NULL, size, 0);
-    struct sockaddr_un name;
-    socklen_t bytes;
-    struct shm_address a;
-    memcpy(&a, board->rank[0].address, sizeof(a));
-    shm_socket_name(&board->rank[0].process, a.random, &name, &bytes);
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    CHECK_EQ(connect(fd, (struct sockaddr *)&name, bytes), 0);
-    struct {
-        struct shm_head head;
-        struct shm_refuse refuse;
-        char more;
-    } got;
-    CHECK_EQ(recv(fd, &got, sizeof(got), MSG_WAITALL), sizeof(got.head) + sizeof(got.refuse));
-    CHECK_EQ(got.head.kind, SHM_REFUSE);
-    CHECK_EQ(got.refuse.status, CHOIR_ERR_AUTH);
-    close(fd);
-    mock_meet(board, NULL, size, 1);
-}
-
-static void other_user(void)
-{
-    if (geteuid())
-        test_skip_part("needs root to change its user id");
-    for (uint64_t mode = 0; mode < 5 && !geteuid(); mode++) {
-        struct mock_board *board = mock_board_new();
-        board->word[0] = mode;
-        test_processes(2, mode < 4 ? other_user_rank : stranger_rank, board);
-        mock_board_free(board);
-    }
-}
-
 static void wake_rank(int rank, int size, void *arg)
 {
     struct mock_board *board = arg;
     struct mock m;
     mock_init(&m, ops, rank);
-    struct mock_peer *p = pair(&m, board, rank, rank == 0);
+    struct mock_peer *p = mock_pair(&m, board, rank, rank == 0);
     mock_meet(board, &m, size, 1);
     for (int round = 0; round < 40; round++) {
         if (rank == round % 2) {
@@ -615,51 +361,6 @@ static void wake(void)
 {
     struct mock_board *board = mock_board_new();
     test_processes(2, wake_rank, board);
-    mock_board_free(board);
-}
-
-/* A child forked by one end: closing its copy harms nobody, and does not hide the parent's death. */
-static void fork_rank(int rank, int size, void *arg)
-{
-    struct mock_board *board = arg;
-    struct mock m;
-    struct mock_send s;
-    struct choir_shared seg;
-    mock_init(&m, ops, rank);
-    struct mock_peer *p = pair(&m, board, rank, rank == 0);
-    CHECK_OK(ops->alloc(m.t, 4096, &seg));
-    if (rank == 0) {
-        pid_t child = fork();
-        if (!child) {
-            alarm(20);
-            int before = count_fds();
-            ops->close(m.t);
-            CHECK_EQ(before - count_fds(),
-                     8); /* epoll, listen, wake, timer, probe; socket, wake; segment */
-            board->word[1] = 1;
-            while (board->word[1] == 1)
-                usleep(1000);
-            _exit(0);
-        }
-        while (!board->word[1])
-            usleep(1000);
-        CHECK_EQ(mock_send(p, 10, &s), CHOIR_OK);
-        MOCK_UNTIL(&m, p->arrived == 1);
-        _exit(0); /* no disconnect; the child lives on */
-    }
-    MOCK_UNTIL(&m, p->arrived == 1);
-    CHECK_EQ(mock_send(p, 10, &s), CHOIR_OK);
-    MOCK_UNTIL(&m, p->failed_count);
-    CHECK(strstr(p->text, "ended") != NULL);
-    board->word[1] = 2;
-    CHECK_EQ(size, 2);
-    mock_close(&m);
-}
-
-static void forked(void)
-{
-    struct mock_board *board = mock_board_new();
-    test_processes(2, fork_rank, board);
     mock_board_free(board);
 }
 
@@ -718,7 +419,7 @@ static void threads_rank(int rank, int size, void *arg)
     struct mock_board *board = arg;
     struct mock m;
     mock_init(&m, ops, rank);
-    struct threads t = {.m = &m, .p = pair(&m, board, rank, rank == 0)};
+    struct threads t = {.m = &m, .p = mock_pair(&m, board, rank, rank == 0)};
     test_threads(2 + SENDERS, thread_of_rank, &t);
     mock_meet(board, &m, size, 1);
     mock_close(&m);
@@ -731,96 +432,6 @@ static void threads(void)
     mock_board_free(board);
 }
 
-/* One thread connects and disconnects while another drives progress; frames fly. */
-static void churn_thread(int number, int size, void *arg)
-{
-    struct threads *t = arg;
-    (void)size;
-    if (number == 0) {
-        while (!atomic_load(&t->stop))
-            mock_progress(t->m);
-        return;
-    }
-    const struct mock_board *board = (const struct mock_board *)(void *)t->p;
-    struct mock_peer peer[40] = {{.mock = t->m}};
-    for (int i = 0; i < 40; i++) {
-        const struct mock_place *to = &board->rank[1 - t->m->rank];
-        struct choir_endpoint *ep;
-        struct choir_frame f = {.kind = 1};
-        peer[i].mock = t->m;
-        CHECK_OK(ops->connect(t->m->t, &to->process, to->address, to->bytes, &peer[i], &ep));
-        CHECK_OK(ops->send(ep, &f, NULL, NULL));
-        while (i % 2 && ops->connected(ep) == CHOIR_IN_PROGRESS)
-            sched_yield();
-        ops->disconnect(ep);
-    }
-    atomic_store(&t->stop, true);
-}
-
-static void churn_rank(int rank, int size, void *arg)
-{
-    struct mock_board *board = arg;
-    struct mock m;
-    mock_init(&m, ops, rank);
-    mock_open(&m, board);
-    mock_meet(board, NULL, size, 0);
-    struct threads t = {.m = &m, .p = (struct mock_peer *)(void *)board};
-    test_threads(2, churn_thread, &t);
-    MOCK_UNTIL(&m, m.peer_count == 40);
-    for (int i = 0; i < 40; i++)
-        MOCK_UNTIL(&m, m.peer[i]->failed_count);
-    for (int i = 0; i < 40; i++)
-        CHECK_EQ(m.peer[i]->notes, 1);
-    mock_meet(board, &m, size, 1);
-    mock_close(&m);
-}
-
-static void churn(void)
-{
-    struct mock_board *board = mock_board_new();
-    test_processes(2, churn_rank, board);
-    mock_board_free(board);
-}
-
-/* The listener's backlog is full when we dial: dialed again until it has room. */
-static void backlog(void)
-{
-    struct mock_board *board = mock_board_new();
-    struct mock a, b;
-    enum choir_status status;
-    static int fds[SHM_PENDING_MOST + 8];
-    struct rlimit limit;
-    struct sockaddr_un name;
-    socklen_t bytes;
-    struct shm_address address;
-    mock_init(&a, ops, 0);
-    mock_init(&b, ops, 1);
-    mock_open(&a, board);
-    mock_open(&b, board);
-    memcpy(&address, board->rank[1].address, sizeof(address));
-    shm_socket_name(&board->rank[1].process, address.random, &name, &bytes);
-    getrlimit(RLIMIT_NOFILE, &limit);
-    int n = 0;
-    bool full = false;
-    while (n < (int)base_count(fds) && n + 100 < (int)limit.rlim_cur / 2 && !full) {
-        fds[n] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        CHECK_LE(0, fds[n]);
-        full = connect(fds[n++], (struct sockaddr *)&name, bytes) && errno == EAGAIN;
-    }
-    struct mock_peer *p = mock_connect(&a, board, 1, &status);
-    CHECK(p != NULL);
-    if (!full)
-        test_skip_part("the limit of open files is too low to fill a backlog");
-    else
-        CHECK_EQ(p->endpoint->state, SHM_DIALING);
-    for (int i = 0; i < n; i++)
-        close(fds[i]);
-    MOCK_UNTIL(&a, (mock_progress(&b), ops->connected(p->endpoint) == CHOIR_OK));
-    mock_close(&a);
-    mock_close(&b);
-    mock_board_free(board);
-}
-
 /* Out of descriptors: a clear error, no hang, and the connection goes on. */
 static void no_descriptors_rank(int rank, int size, void *arg)
 {
@@ -829,7 +440,7 @@ static void no_descriptors_rank(int rank, int size, void *arg)
     struct choir_shared seg;
     void *theirs;
     mock_init(&m, ops, rank);
-    struct mock_peer *p = pair(&m, board, rank, rank == 0);
+    struct mock_peer *p = mock_pair(&m, board, rank, rank == 0);
     CHECK_OK(ops->alloc(m.t, 100, &seg));
     mock_note(p, seg.key, 0, 0);
     MOCK_UNTIL(&m, p->notes == 1);
@@ -858,6 +469,5 @@ static void no_descriptors(void)
     mock_board_free(board);
 }
 
-TEST_MAIN(TEST(frames), TEST(crossing), TEST(mapping), TEST(reading), TEST(death), TEST(linger),
-          TEST(secrets), TEST(refused), TEST(other_user), TEST(wake), TEST(forked), TEST(threads),
-          TEST(churn), TEST(backlog), TEST(no_descriptors))
+TEST_MAIN(TEST(frames), TEST(mapping), TEST(reading), TEST(death), TEST(linger), TEST(wake),
+          TEST(threads), TEST(no_descriptors))

@@ -3,7 +3,7 @@
 #include "tests/lib/mock_host.h"
 #include "base/knob.h"
 #include "tests/lib/test.h"
-#include <poll.h>
+#include <dirent.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -282,4 +282,33 @@ void mock_meet(struct mock_board *board, struct mock *m, int size, int number)
         if (base_now_ns() > end)
             FAIL("%d of %d met at %d", board->arrived[number], size, number);
     }
+}
+
+struct mock_peer *mock_pair(struct mock *m, struct mock_board *board, int rank, bool dials)
+{
+    enum choir_status status;
+    struct mock_peer *p;
+    mock_open(m, board);
+    mock_meet(board, NULL, 2, 0);
+    if (dials) {
+        CHECK((p = mock_connect(m, board, 1 - rank, &status)) != NULL);
+        CHECK_OK(mock_wait_connected(p));
+    } else {
+        MOCK_UNTIL(m, m->peer_count == 1);
+        p = m->peer[0];
+        CHECK_OK(m->ops->connected(p->endpoint));
+    }
+    CHECK(!memcmp(&p->process, &board->rank[1 - rank].process, sizeof(p->process)));
+    return p;
+}
+
+int mock_count_fds(void)
+{
+    int n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    CHECK(d != NULL);
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
 }

@@ -65,6 +65,9 @@ void mock_init(struct mock *m, const struct choir_transport_ops *ops, int rank);
 void mock_open(struct mock *m, struct mock_board *board); /* opens, and pins the address up */
 struct mock_peer *mock_connect(struct mock *m, const struct mock_board *board, int rank,
                                enum choir_status *status); /* NULL: status says why */
+/* Two ranks: opens, meets (number 0), and, if `dials`, connects to the other; the connected peer. */
+struct mock_peer *mock_pair(struct mock *m, struct mock_board *board, int rank, bool dials);
+int mock_count_fds(void); /* open ones of this process, and some */
 /* Drives progress until the connection is decided. */
 enum choir_status mock_wait_connected(struct mock_peer *p);
 void mock_progress(struct mock *m);

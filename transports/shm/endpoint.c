@@ -39,7 +39,8 @@ static void free_endpoint(struct choir_endpoint *ep)
         free(m);
     }
     for (int i = 0; i < ep->in.fd_count; i++)
-        close(ep->in.fds[i]);
+        if (ep->in.fds[i] >= 0)
+            close(ep->in.fds[i]);
     if (ep->wake_fd >= 0)
         close(ep->wake_fd);
     if (ep->fd >= 0) {
@@ -294,8 +295,8 @@ void shm_fail(struct choir_endpoint *ep, enum choir_status status, int sys_errno
     pthread_mutex_unlock(&ep->lock);
     bool unproved = ep->accepted && was < SHM_UP;
     if (unproved) { /* the host never heard of it */
-        base_log(BASE_INFO, -1, "shm: dropped a connection of pid %ld: %s", (long)ep->pid,
-                 ep->text);
+        base_log(status == CHOIR_ERR_AUTH ? BASE_WARN : BASE_INFO, -1,
+                 "shm: dropped a connection of pid %ld: %s", (long)ep->pid, ep->text);
         t->pending_count--;
         atomic_store(&ep->closing, true);
     }

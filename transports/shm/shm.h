@@ -120,9 +120,8 @@ struct shm_in {
     size_t have, payload_left;
     struct choir_frame frame;
     unsigned char *where, *at; /* of the payload; where NULL: discarded */
-    int fds[SHM_FDS_MOST];
+    int fds[SHM_FDS_MOST];     /* -1: one that the kernel could not give us: too many open files */
     int fd_count;
-    bool fds_lost; /* the kernel could not give us one: too many open files */
 };
 
 struct choir_endpoint {
@@ -216,7 +215,7 @@ void shm_make_intro(struct choir_transport *t, const struct choir_process *peer,
 void shm_mac(const char *label, const unsigned char secret[32], const struct shm_intro *dialer,
              const struct shm_intro *acceptor, unsigned char mac[32]);
 
-/* wire.c: sending and receiving */
+/* send.c */
 enum choir_status shm_send(struct choir_endpoint *ep, const struct choir_frame *frame,
                            const void *payload, struct choir_send *request);
 /* Writes a message of the hello, which always fits an empty socket; fd -1: none. Returns an errno. */
@@ -228,6 +227,7 @@ enum choir_status shm_post(struct choir_endpoint *ep, enum shm_kind kind, const 
 void shm_flush(struct choir_endpoint *ep); /* ep->lock held */
 void shm_arm(struct choir_endpoint *ep);   /* what epoll looks for; ep->lock held */
 void shm_drop_queue(struct choir_endpoint *ep, enum choir_status status); /* ep->lock held */
+/* receive.c */
 uint32_t shm_receive(struct choir_endpoint *ep);
 
 /* memory.c: segments, mappings, reading */
