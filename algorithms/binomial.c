@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * binomial.c: binomial trees, the root at position 0; the parent of position v is v without its lowest one bit, so a
- * subtree is a run of positions. ceil(log2 n) steps. Broadcast and reduce move the vector once over each edge; gather and
- * scatter move every block once per edge above it, runs of blocks packed into one message.
- * Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH" (2005).
+ * binomial.c: binomial trees, the root at position 0; the parent of position v is v without its lowest one
+ * bit, so a subtree is a run of positions. ceil(log2 n) steps. Broadcast and reduce move the vector once over
+ * each edge; gather and scatter move every block once per edge above it, runs of blocks packed into one
+ * message.
+ * Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in
+ * MPICH" (2005).
  */
 #include "algorithms/common.h"
 
@@ -55,8 +57,8 @@ static void reduce(const struct binomial *t)
     choir_step(t->b, n, in, 1, &out);
 }
 
-/* Blocks of positions [d, d + count) behind this rank: where they lie here, and as a message (peer >= 0). They lie in
- * `buf` at the root, in TMP elsewhere. */
+/* Blocks of positions [d, d + count) behind this rank: where they lie here, and as a message (peer >= 0).
+ * They lie in `buf` at the root, in TMP elsewhere. */
 static struct choir_place run(const struct binomial *t, uint8_t buf, int32_t peer, uint32_t d,
                               uint32_t count)
 {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bruck.c: with positions on a circle, step k talks over a distance of 2^k, so any n takes ceil(log2 n) steps.
- * All-gather: everything gathered so far goes 2^k back, n-1 blocks in all. All-to-all: the block for distance p travels in
- * the steps of p's one bits, about (n/2) log2 n blocks a rank: fewest messages, for small blocks. Barrier: an empty message
- * each step.
- * Source: J. Bruck, C.-T. Ho, S. Kipnis, E. Upfal, D. Weathersby, "Efficient algorithms for all-to-all communications in
- * multiport message-passing systems", IEEE TPDS 8 (1997); D. Hensgen, R. Finkel, U. Manber, "Two algorithms for barrier
- * synchronization", Int. J. Parallel Program. 17 (1988).
+ * bruck.c: with positions on a circle, step k talks over a distance of 2^k, so any n takes ceil(log2 n)
+ * steps. All-gather: everything gathered so far goes 2^k back, n-1 blocks in all. All-to-all: the block for
+ * distance p travels in the steps of p's one bits, about (n/2) log2 n blocks a rank: fewest messages, for
+ * small blocks. Barrier: an empty message each step.
+ * Source: J. Bruck, C.-T. Ho, S. Kipnis, E. Upfal, D. Weathersby, "Efficient algorithms for all-to-all
+ * communications in multiport message-passing systems", IEEE TPDS 8 (1997); D. Hensgen, R. Finkel, U. Manber,
+ * "Two algorithms for barrier synchronization", Int. J. Parallel Program. 17 (1988).
  */
 #include "algorithms/common.h"
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * chain.c: a line of ranks, host by host, the root at its head; pieces follow each other through it. Broadcast and
- * reduce: n-1 steps for the first piece, then one piece a step; every rank sends and receives the vector once.
+ * chain.c: a line of ranks, host by host, the root at its head; pieces follow each other through it.
+ * Broadcast and reduce: n-1 steps for the first piece, then one piece a step; every rank sends and receives
+ * the vector once.
  * chain(piece=BYTES) sets the longest piece.
- * Source: J. Pjesivac-Grbovic et al., "Performance analysis of MPI collective operations", Cluster Computing 10 (2007).
+ * Source: J. Pjesivac-Grbovic et al., "Performance analysis of MPI collective operations", Cluster Computing
+ * 10 (2007).
  */
 #include "algorithms/common.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * common.h: what several algorithms share: the order in which ranks stand, and their arguments.
- * An algorithm thinks in positions 0..n-1; an order says which rank stands where, so that neighbours share a host
- * whatever the numbering of the ranks.
+ * common.h: what several algorithms share: the order in which ranks stand, and their arguments. An algorithm
+ * thinks in positions 0..n-1; an order says which rank stands where, so that neighbours share a host whatever
+ * the numbering of the ranks.
  */
 #ifndef ALGORITHMS_COMMON_H
 #define ALGORITHMS_COMMON_H
@@ -45,7 +45,8 @@ static inline struct order order_by_host(const struct choir_shape *s, uint32_t r
     return o;
 }
 
-/* Ranks n/2, n/4 ... positions apart share a host, close ones do not; host by host where hosts differ in size. */
+/* Ranks n/2, n/4 ... positions apart share a host, close ones do not; host by host where hosts differ in
+ * size. */
 static inline struct order order_across_hosts(const struct choir_shape *s, uint32_t root)
 {
     const struct choir_layout *l = s->layout;
@@ -97,7 +98,8 @@ static inline enum choir_status copy_only(struct choir_builder *b)
     return choir_builder_status(b);
 }
 
-/* The number behind "key=" in the arguments, behind nothing if key is ""; `otherwise` if absent, 0 if garbled. */
+/* The number behind "key=" in the arguments, behind nothing if key is ""; `otherwise` if absent, 0 if
+ * garbled. */
 static inline uint64_t argument(const char *args, const char *key, uint64_t otherwise)
 {
     size_t length = strlen(key);

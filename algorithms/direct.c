@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * direct.c: everybody talks to everybody concerned at once, one hop. "direct" moves data (every block crosses the wire
- * once); "one_shot" sends the whole vector (or the blocks of a reduce-scatter) to all who need it and combines there, one
- * step; "two_shot" combines part r at rank r and then sends it to all, two steps, 2(n-1)/n of the vector. Data are combined
- * in rank order, with one rounding.
- * two_shot(pull) first writes the combined part and lets all fetch it: longer messages than a slot, no copy where memory is
- * mapped.
- * Source: the naive algorithms of any text; their use on shared memory: S. Li, T. Hoefler, M. Snir, "NUMA-aware
- * shared-memory collective communication for MPI", HPDC 2013.
+ * direct.c: everybody talks to everybody concerned at once. "direct" is one step for any collective but
+ * all-reduce: every block goes straight to where it belongs, or to the rank that combines it. "one_shot" is
+ * an all-reduce that sends all vectors to all ranks, one step; "two_shot" combines part r at rank r, then
+ * sends it to all: two steps, 2(n-1)/n of the vector. Data are combined in rank order, with one rounding.
+ * two_shot(pull) first writes the combined part and lets all fetch it: longer messages than a slot, no copy
+ * where memory is mapped.
+ * Source: the naive algorithms of any text; their use on shared memory: S. Li, T. Hoefler, M. Snir,
+ * "NUMA-aware shared-memory collective communication for MPI", HPDC 2013.
  */
 #include "algorithms/common.h"
 
@@ -43,7 +43,9 @@ static void copy(struct choir_builder *b, uint32_t in, uint32_t out)
 static enum choir_status combine(struct choir_builder *b, const struct choir_shape *s,
                                  uint32_t part, uint32_t nouts, const struct choir_place *outs)
 {
-    struct choir_place *in = malloc(s->ranks * sizeof(*in));
+    struct choir_place *in = s->ranks > UINT16_MAX ? NULL : malloc(s->ranks * sizeof(*in));
+    if (s->ranks > UINT16_MAX)
+        return CHOIR_ERR_UNSUPPORTED;
     if (!in)
         return CHOIR_ERR_NO_MEMORY;
     for (uint32_t q = 0; q < s->ranks; q++)
@@ -56,8 +58,8 @@ static enum choir_status combine(struct choir_builder *b, const struct choir_sha
 
 /* --- movement --------------------------------------------------------------------------------- */
 
-/* Receives in the order of pairwise.c, where each waits for its own counterpart only: in place, a block is overwritten once
- * its reader has it. */
+/* Receives in the order of pairwise.c, where each waits for its own counterpart only: in place, a block is
+ * overwritten once its reader has it. */
 static void all_to_all(struct choir_builder *b, const struct choir_shape *s)
 {
     uint32_t n = s->ranks, r = s->rank, self = (uint32_t)(2 * (uint64_t)r % n);
@@ -91,53 +93,19 @@ static void gather(struct choir_builder *b, const struct choir_shape *s)
                CHOIR_PLACES(CHOIR_MESSAGE(s->root, .buf = CHOIR_IN)));
 }
 
-static enum choir_status build_direct(const struct choir_shape *s, struct choir_builder *b)
-{
-    uint32_t n = s->ranks, r = s->rank;
-    choir_computed(b, 0);
-    switch (s->kind) {
-    case CHOIR_BROADCAST:
-        from_root(b, s, false);
-        break;
-    case CHOIR_SCATTER:
-    case CHOIR_SCATTER_V:
-        from_root(b, s, true);
-        break;
-    case CHOIR_GATHER:
-    case CHOIR_GATHER_V:
-        gather(b, s);
-        break;
-    case CHOIR_ALL_TO_ALL:
-    case CHOIR_ALL_TO_ALL_V:
-        all_to_all(b, s);
-        break;
-    case CHOIR_BARRIER:
-        send_all(b, s, CHOIR_IN, true);
-        return combine(b, s, 0, CHOIR_PLACES(CHOIR_LOCAL(.buf = CHOIR_OUT)));
-    default: /* all_gather, all_gather_v */
-        send_all(b, s, CHOIR_IN, true);
-        copy(b, 0, r);
-        receive(b, (r + n - 1) % n, n - 1, -1);
-    }
-    return choir_builder_status(b);
-}
-
 /* --- reduction -------------------------------------------------------------------------------- */
+
+/* This rank's vector to everybody, or to each their block, and everybody's combined into OUT. */
+static enum choir_status exchange(struct choir_builder *b, const struct choir_shape *s, bool blocks)
+{
+    send_all(b, s, CHOIR_IN, !blocks);
+    return combine(b, s, blocks ? s->rank : 0, CHOIR_PLACES(CHOIR_LOCAL(.buf = CHOIR_OUT)));
+}
 
 static enum choir_status build_one_shot(const struct choir_shape *s, struct choir_builder *b)
 {
-    bool blocks = s->kind == CHOIR_REDUCE_SCATTER || s->kind == CHOIR_REDUCE_SCATTER_V;
     choir_computed(b, 0);
-    if (s->ranks > UINT16_MAX)
-        return CHOIR_ERR_UNSUPPORTED;
-    if (s->kind != CHOIR_REDUCE)
-        send_all(b, s, CHOIR_IN, !blocks);
-    if (s->kind == CHOIR_REDUCE && s->rank != s->root) {
-        CHOIR_STEP(b, CHOIR_PLACES(CHOIR_LOCAL(.buf = CHOIR_IN)),
-                   CHOIR_PLACES(CHOIR_MESSAGE(s->root, .buf = CHOIR_IN)));
-        return choir_builder_status(b);
-    }
-    return combine(b, s, blocks ? s->rank : 0, CHOIR_PLACES(CHOIR_LOCAL(.buf = CHOIR_OUT)));
+    return exchange(b, s, false);
 }
 
 static enum choir_status build_two_shot(const struct choir_shape *s, struct choir_builder *b)
@@ -146,8 +114,6 @@ static enum choir_status build_two_shot(const struct choir_shape *s, struct choi
     bool pull = !strcmp(s->args, "pull");
     if (*s->args && !pull)
         return CHOIR_ERR_ARGUMENT;
-    if (n > UINT16_MAX)
-        return CHOIR_ERR_UNSUPPORTED;
     struct choir_place *out = malloc(n * sizeof(*out));
     if (!out)
         return CHOIR_ERR_NO_MEMORY;
@@ -170,6 +136,50 @@ static enum choir_status build_two_shot(const struct choir_shape *s, struct choi
     return status == CHOIR_OK ? choir_builder_status(b) : status;
 }
 
+/* All to the root, which combines. */
+static enum choir_status reduce(struct choir_builder *b, const struct choir_shape *s)
+{
+    if (s->rank == s->root)
+        return combine(b, s, 0, CHOIR_PLACES(CHOIR_LOCAL(.buf = CHOIR_OUT)));
+    gather(b, s);
+    return choir_builder_status(b);
+}
+
+static enum choir_status build_direct(const struct choir_shape *s, struct choir_builder *b)
+{
+    uint32_t n = s->ranks, r = s->rank;
+    choir_computed(b, 0);
+    switch (s->kind) {
+    case CHOIR_BROADCAST:
+        from_root(b, s, false);
+        break;
+    case CHOIR_SCATTER:
+    case CHOIR_SCATTER_V:
+        from_root(b, s, true);
+        break;
+    case CHOIR_GATHER:
+    case CHOIR_GATHER_V:
+        gather(b, s);
+        break;
+    case CHOIR_ALL_TO_ALL:
+    case CHOIR_ALL_TO_ALL_V:
+        all_to_all(b, s);
+        break;
+    case CHOIR_BARRIER:
+        return exchange(b, s, false);
+    case CHOIR_REDUCE_SCATTER:
+    case CHOIR_REDUCE_SCATTER_V:
+        return exchange(b, s, true);
+    case CHOIR_REDUCE:
+        return reduce(b, s);
+    default: /* all_gather, all_gather_v */
+        send_all(b, s, CHOIR_IN, true);
+        copy(b, 0, r);
+        receive(b, (r + n - 1) % n, n - 1, -1);
+    }
+    return choir_builder_status(b);
+}
+
 const struct choir_algorithm algorithm_direct = {
     .bytes = sizeof(struct choir_algorithm),
     .abi = CHOIR_ALGORITHM_ABI,
@@ -178,7 +188,9 @@ const struct choir_algorithm algorithm_direct = {
     .kinds = 1u << CHOIR_ALL_GATHER | 1u << CHOIR_ALL_GATHER_V | 1u << CHOIR_ALL_TO_ALL |
              1u << CHOIR_ALL_TO_ALL_V | 1u << CHOIR_BROADCAST | 1u << CHOIR_GATHER |
              1u << CHOIR_GATHER_V | 1u << CHOIR_SCATTER | 1u << CHOIR_SCATTER_V |
-             1u << CHOIR_BARRIER,
+             1u << CHOIR_BARRIER | 1u << CHOIR_REDUCE_SCATTER | 1u << CHOIR_REDUCE_SCATTER_V |
+             1u << CHOIR_REDUCE,
+    .flags = CHOIR_ORDERED,
     .variants = "",
     .build = build_direct,
 };
@@ -187,9 +199,9 @@ const struct choir_algorithm algorithm_one_shot = {
     .bytes = sizeof(struct choir_algorithm),
     .abi = CHOIR_ALGORITHM_ABI,
     .name = "one_shot",
-    .summary = "one step: all data to all who combine them, in rank order; all_reduce: n-1 vectors",
-    .kinds = 1u << CHOIR_ALL_REDUCE | 1u << CHOIR_REDUCE | 1u << CHOIR_REDUCE_SCATTER |
-             1u << CHOIR_REDUCE_SCATTER_V,
+    .summary = "all_reduce: one step, all vectors to all ranks, which combine them in rank order; "
+               "n-1 vectors",
+    .kinds = 1u << CHOIR_ALL_REDUCE,
     .flags = CHOIR_ORDERED,
     .variants = "",
     .build = build_one_shot,

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * halving_doubling.c: a group splits into two halves that swap what the other half needs, then each half goes on by
- * itself (reduce-scatter, halving); undone in reverse order it is an all-gather (doubling). All-reduce is both: about
- * 2 log2 n steps, 2(n-1)/n of the vector; broadcast is a scatter to halves and a doubling, reduce a halving and a gather.
- * Groups of odd size split unevenly and the last rank of the upper half serves two of the lower, so any n takes
- * ceil(log2 n) steps each way. Far splits, with most bytes, stay on a host where hosts are of one size.
- * Source: R. Rabenseifner, "Optimization of collective reduction operations", ICCS 2004; R. van de Geijn et al. (scatter
- * and collect); J. L. Träff, "An improved algorithm for (non-commutative) reduce-scatter", EuroPVM/MPI 2005 (any n).
+ * halving_doubling.c: a group splits into two halves that swap what the other half needs, then each half goes
+ * on by itself (reduce-scatter, halving); undone in reverse order it is an all-gather (doubling). All-reduce
+ * is both: about 2 log2 n steps, 2(n-1)/n of the vector; broadcast is a scatter to halves and a doubling,
+ * reduce a halving and a gather. Groups of odd size split unevenly and the last rank of the upper half serves
+ * two of the lower, so any n takes ceil(log2 n) steps each way. Far splits, with most bytes, stay on a host
+ * where hosts are of one size.
+ * Source: R. Rabenseifner, "Optimization of collective reduction operations", ICCS 2004; R. van de Geijn et
+ * al. (scatter and collect); J. L. Träff, "An improved algorithm for (non-commutative) reduce-scatter",
+ * EuroPVM/MPI 2005 (any n).
  */
 #include "algorithms/common.h"
 
@@ -58,8 +60,8 @@ static struct choir_place message(struct halving *h, uint32_t position, uint8_t 
     return p;
 }
 
-/* This rank's partner in the other half, and whether it is the lower half's odd one out; the last of the upper half
- * serves that one beside its partner. */
+/* This rank's partner in the other half, and whether it is the lower half's odd one out; the last of the
+ * upper half serves that one beside its partner. */
 static uint32_t partner(const struct level *v, uint32_t me, bool *extra)
 {
     uint32_t uppers = v->hi - v->mid;

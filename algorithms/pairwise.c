@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pairwise.c: all-to-all in n rounds; in round i ranks whose sum is i (mod n) swap their blocks, so every block crosses
- * the wire once, each rank talks to one other at a time, and what is received can replace what was sent (in place).
+ * pairwise.c: all-to-all in n rounds; in round i ranks whose sum is i (mod n) swap their blocks, so every
+ * block crosses the wire once, each rank talks to one other at a time, and what is received can replace what
+ * was sent (in place).
  * EXCHANGE, a group of sends and receives, posts all sends, then takes the receives nearest sender first.
- * Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH" (2005).
+ * Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in
+ * MPICH" (2005).
  */
 #include "algorithms/common.h"
 

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pat.c: Parallel Aggregated Trees. The blocks travel along n binomial trees, one per rank and all alike but for rotation;
- * far edges come first in an all-gather (last in a reduce-scatter), so few bytes go far. Messages carry the blocks of
- * up to A trees, A being what a slot holds, or what pat(A) says: log2 A steps between the A subtrees, then n/A - 1 steps
- * through them side by side, depth first, so that a reduce-scatter needs A log2(n/A) blocks of scratch at most. n-1 blocks
- * a rank in all. Any n; positions follow hosts, so several ranks may share one.
- * Source: S. Jeaugey, "PAT: a new algorithm for all-gather and reduce-scatter operations at scale", arXiv 2506.20252.
+ * pat.c: Parallel Aggregated Trees. The blocks travel along n binomial trees, one per rank and all alike but
+ * for rotation; far edges come first in an all-gather (last in a reduce-scatter), so few bytes go far.
+ * Messages carry the blocks of up to A trees, A being what a slot holds, or what pat(A) says: log2 A steps
+ * between the A subtrees, then n/A - 1 steps through them side by side, depth first, so that a reduce-scatter
+ * needs A log2(n/A) blocks of scratch at most. n-1 blocks a rank in all. Any n; positions follow hosts, so
+ * several ranks may share one.
+ * Source: S. Jeaugey, "PAT: a new algorithm for all-gather and reduce-scatter operations at scale", arXiv
+ * 2506.20252.
  */
 #include "algorithms/common.h"
 
-/* Position p of the circle is at offset (p - c) mod n of the tree of block c; offset o has the children o + d for the
- * powers of two d below its lowest one bit. Subtrees of `span` offsets are walked side by side. */
+/* Position p of the circle is at offset (p - c) mod n of the tree of block c; offset o has the children o + d
+ * for the powers of two d below its lowest one bit. Subtrees of `span` offsets are walked side by side. */
 struct pat {
     struct choir_builder *b;
     struct order order;
@@ -45,8 +47,8 @@ static void spread(const struct pat *p, uint32_t o, uint32_t d, uint32_t stride)
                CHOIR_PLACES(blocks(p, CHOIR_OUT, -1, o + d, stride, p->n)));
 }
 
-/* Where partial results of offsets o, o + stride ... lie: those of subtree j at depth k below its top in TMP part
- * k * trees + j, since depth first only one path is alive. Leaves are still in IN. */
+/* Where partial results of offsets o, o + stride ... lie: those of subtree j at depth k below its top in TMP
+ * part k * trees + j, since depth first only one path is alive. Leaves are still in IN. */
 static struct choir_place partial(const struct pat *p, uint32_t o, uint32_t stride, uint32_t end)
 {
     uint32_t depth = (uint32_t)__builtin_popcount(o % p->span), base = depth * p->trees;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * recursive_doubling.c: in step k ranks whose numbers differ in bit k swap all they have. All-reduce and barrier:
- * log2 n steps of the whole vector; all-gather: log2 n steps, n-1 blocks. Where n is no power of two, the first ranks
- * pair up: the even one hands its data to the odd one before and gets the result after (two more steps).
+ * recursive_doubling.c: in step k ranks whose numbers differ in bit k swap all they have. All-reduce and
+ * barrier: log2 n steps of the whole vector; all-gather: log2 n steps, n-1 blocks. Where n is no power of
+ * two, the first ranks pair up: the even one hands its data to the odd one before and gets the result after
+ * (two more steps).
  * Data are combined in rank order.
- * Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in MPICH",
- * Int. J. High Perform. Comput. Appl. 19 (2005).
+ * Source: R. Thakur, R. Rabenseifner, W. Gropp, "Optimization of collective communication operations in
+ * MPICH", Int. J. High Perform. Comput. Appl. 19 (2005).
  */
 #include "algorithms/common.h"
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ring.c: every rank talks to its two neighbours only. All-reduce: 2(n-1) steps, 2(n-1)/n of the vector per rank and
- * direction; all-gather and reduce-scatter: n-1 steps, n-1 blocks. The fewest bytes there can be, and across hosts
- * each host receives from one neighbour only.
- * Source: P. Patarasuk, X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", J. Parallel
- * Distrib. Comput. 69 (2009).
+ * ring.c: every rank talks to its two neighbours only. All-reduce: 2(n-1) steps, 2(n-1)/n of the vector per
+ * rank and direction; all-gather and reduce-scatter: n-1 steps, n-1 blocks. The fewest bytes there can be,
+ * and across hosts each host receives from one neighbour only.
+ * Source: P. Patarasuk, X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", J.
+ * Parallel Distrib. Comput. 69 (2009).
  */
 #include "algorithms/common.h"
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tree.c: two binary trees over the same ranks, such that a rank inside one is a leaf of the other; each carries half of
- * the vector, so every rank sends and receives about the vector once up and once down, in about 2 log2 n steps, and
- * pieces follow each other through the trees. tree(trees=1) has one tree (fewer messages), tree(piece=BYTES) sets the
- * longest piece.
- * Source: P. Sanders, J. Speck, J. L. Träff, "Two-tree algorithms for full bandwidth broadcast, reduction and scan",
- * Parallel Computing 35 (2009). Here the second tree is the first one shifted by one place, whatever n.
+ * tree.c: two binary trees over the same ranks, such that a rank inside one is a leaf of the other; each
+ * carries half of the vector, so every rank sends and receives about the vector once up and once down, in
+ * about 2 log2 n steps, and pieces follow each other through the trees. tree(trees=1) has one tree (fewer
+ * messages), tree(piece=BYTES) sets the longest piece.
+ * Source: P. Sanders, J. Speck, J. L. Träff, "Two-tree algorithms for full bandwidth broadcast, reduction and
+ * scan", Parallel Computing 35 (2009). Here the second tree is the first one shifted by one place, whatever
+ * n.
  */
 #include "algorithms/common.h"
 
@@ -15,8 +16,8 @@ struct node {
     int32_t up, child[2]; /* up < 0: the top */
 };
 
-/* Places 1..m numbered in order: odd places are leaves, the height of a place is its number of trailing zeros, and what
- * would lie beyond m is passed over. Fills in places, 0 for none. */
+/* Places 1..m numbered in order: odd places are leaves, the height of a place is its number of trailing
+ * zeros, and what would lie beyond m is passed over. Fills in places, 0 for none. */
 static void in_order(uint32_t place, uint32_t m, uint32_t *up, uint32_t child[2])
 {
     uint32_t low = place & (~place + 1), half = low / 2;

@@ -100,8 +100,8 @@ struct choir_place {
  * outs = combine(ins, in this order), rounded once; with one in: a copy. The lengths of a step are those
  * of its first IN, OUT or message place, part by part; the other IN, OUT and message places have the same
  * list of lengths, TMP places adopt it. body > 0: this and the next body-1 steps are repeated `times` times
- * (a loop; loops do not nest). A step receives at most one message from a peer and sends at most one to a peer, none to
- * its own rank; it never writes IN; where it reads what it writes, both are the same span.
+ * (a loop; loops do not nest). A step receives at most one message from a peer and sends at most one to a
+ * peer, none to its own rank; it never writes IN; where it reads what it writes, both are the same span.
  */
 struct choir_step {
     uint32_t place; /* index of the first in; ins come first, then outs */
@@ -171,7 +171,7 @@ struct choir_algorithm {
     const char *summary; /* one line: steps and bytes per rank, source */
     uint32_t kinds;      /* bit mask: 1u << enum choir_kind */
     uint32_t flags;
-    /* Space-separated argument lists worth trying beside the bare name: "ring,tree ring,pat"; "" if none are. */
+    /* Space-separated argument lists worth trying beside the bare name: "ring,tree ring,pat"; "": none. */
     const char *variants;
     /* Writes the plan of shape->rank. Any rank count from 1, any count from 0. Returns CHOIR_OK, or
      * CHOIR_ERR_UNSUPPORTED where this shape is not for this algorithm (on all ranks alike). */
@@ -213,16 +213,17 @@ CHOIR_API uint32_t choir_list(struct choir_builder *b, uint32_t n, const uint32_
 CHOIR_API enum choir_status choir_builder_status(const struct choir_builder *b);
 
 /*
- * Composition: builds `algorithm` ("ring", "tree(trees=1)") for the `n` ranks in `group` (this rank is one of them) as if
- * they were a communicator of n ranks, and appends its steps to the present program: loops unrolled, ranks, buffers and
- * parts renamed. Program i takes the sub-plan's program i mod its programs, so that a plan with as many programs as its
- * sub-plans runs them side by side. Scratch of the sub-plan is TMP from part `tmp` on; one splice may reuse another's.
- *
- * A map says what the sub-plan's IN or OUT is here. Block q of it (q = 0 where the sub-collective has one block, or a
- * vector) is the parts part[begin[q]] .. part[begin[q + 1] - 1] of buffer `buf`; a sub-plan that cuts finer divides
- * these among its own parts. Where buf is TMP, measure[] are parts of IN or OUT (`measure_buf`) of the same lengths, by
- * which messages are measured. Blocks may be empty, and differ in parts if the sub-collective is a v-form; what is empty
- * is left out. The maps of all ranks of the group fit together as buffers of that collective do.
+ * Composition: builds `algorithm` ("ring", "tree(trees=1)") for the `n` ranks in `group` (this rank is one of
+ * them) as if they were a communicator of n ranks, and appends its steps to the present program: loops
+ * unrolled, ranks, buffers and parts renamed. Program i takes the sub-plan's program i mod its programs, so
+ * that a plan with as many programs as its sub-plans runs them side by side. Scratch of the sub-plan is TMP
+ * from part `tmp` on; one splice may reuse another's.
+ *  A map says what the sub-plan's IN or OUT is here. Block q of it (q = 0 where the sub-collective has one
+ * block, or a vector) is the parts part[begin[q]] .. part[begin[q + 1] - 1] of buffer `buf`; a sub-plan that
+ * cuts finer divides these among its own parts. Where buf is TMP, measure[] are parts of IN or OUT
+ * (`measure_buf`) of the same lengths, by which messages are measured. Blocks may be empty, and differ in
+ * parts if the sub-collective is a v-form; what is empty is left out. The maps of all ranks of the group fit
+ * together as buffers of that collective do.
  */
 struct choir_map {
     uint8_t buf, measure_buf;
@@ -238,9 +239,9 @@ struct choir_splice {
     uint32_t tmp;
 };
 CHOIR_API void choir_splice(struct choir_builder *b, const struct choir_splice *s);
-/* What that sub-plan would need, whichever rank it is of: so many programs; a cut of each block into a multiple of
- * `parts` parts; choir_computed and choir_piece (0: any) in parts of this plan. Only the maps' begin are looked at.
- * CHOIR_ERR_UNSUPPORTED if there is none; no error of the builder. */
+/* What that sub-plan would need, whichever rank it is of: so many programs; a cut of each block into a
+ * multiple of `parts` parts; choir_computed and choir_piece (0: any) in parts of this plan. Only the maps'
+ * begin are looked at. CHOIR_ERR_UNSUPPORTED if there is none; no error of the builder. */
 struct choir_needs {
     uint32_t programs, parts, computed;
     uint64_t piece_bytes;

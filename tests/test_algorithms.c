@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every built-in algorithm, for every collective and variant it offers, runs on the reference interpreter: many rank
- * counts, layouts, sizes, slots, bindings and schedules, each rank in place or not as it likes, against the definition of
- * the collective. Sums are exact, a second lane tells the order of combination, a third the association.
+ * Every built-in algorithm, for every collective and variant it offers, runs on the reference interpreter:
+ * many rank counts, layouts, sizes, slots, bindings and schedules, each rank in place or not as it likes,
+ * against the definition of the collective. Sums are exact, a second lane tells the order of combination, a
+ * third the association.
  */
 #include "plan/plan.h"
 #include "tests/lib/test.h"
@@ -339,7 +340,7 @@ static void free_job(struct job *j)
     }
 }
 
-static uint64_t ran;
+static uint64_t ran, supported[CHOIR_KINDS];
 
 /* Runs the job under every binding if `thorough`, else under one. Returns false if unsupported. */
 static bool run_job(const char *name, const struct choir_algorithm *a, enum choir_kind kind,
@@ -368,8 +369,8 @@ static bool run_job(const char *name, const struct choir_algorithm *a, enum choi
         make_calls(j);
     else if (kind >= CHOIR_ALL_GATHER_V)
         make_tables(j);
-    bool supported = make_plans(j);
-    for (int binding = 0; supported && binding < 4; binding++) {
+    bool fits = make_plans(j);
+    for (int binding = 0; fits && binding < 4; binding++) {
         if (!thorough && binding != (int)(seed % 4))
             continue;
         make_memory(j);
@@ -393,7 +394,7 @@ static bool run_job(const char *name, const struct choir_algorithm *a, enum choi
         ran++;
     }
     free_job(j);
-    return supported;
+    return fits;
 }
 
 /* Calls fn with every name worth trying: bare, and with each variant. */
@@ -464,6 +465,53 @@ static void one_host(void)
     printf("%llu runs\n", (unsigned long long)ran);
 }
 
+/* Any INNER with any OUTER: random pairs. */
+static void compositions(struct choir_layout *layout)
+{
+    static const char *const names[] = {"ring",
+                                        "tree",
+                                        "recursive_doubling",
+                                        "pat(2)",
+                                        "halving_doubling",
+                                        "direct",
+                                        "two_shot",
+                                        "one_shot",
+                                        "bruck",
+                                        "binomial",
+                                        "pairwise",
+                                        "pat",
+                                        "chain",
+                                        "tree(trees=1)",
+                                        "two_shot(pull)"};
+    static uint64_t seed;
+    seed += test_seed();
+    for (uint32_t i = 0; plan_builtin[i]; i++) {
+        const struct choir_algorithm *a = plan_builtin[i];
+        if (strcmp(a->name, "hierarchical"))
+            continue;
+        /* The bare name does it for all such layouts, where slots are not too small for it. */
+        for (int kind = 0; kind < CHOIR_KINDS; kind++) {
+            bool found =
+                !(a->kinds >> kind & 1) || layout->hosts == 1 || layout->hosts == layout->ranks;
+            for (int tries = 0; tries < 20 && !found; tries++)
+                found = run_job(a->name, a, (enum choir_kind)kind, layout, 100, 0,
+                                base_random(&seed), true);
+            CHECK(found);
+        }
+        for (int k = 0; k < 40; k++) {
+            char name[128];
+            snprintf(name, sizeof(name), "hierarchical(%s,%s)",
+                     names[base_random(&seed) % base_count(names)],
+                     names[base_random(&seed) % base_count(names)]);
+            for (int kind = 0; kind < CHOIR_KINDS; kind++)
+                if (a->kinds >> kind & 1)
+                    supported[kind] += run_job(
+                        name, a, (enum choir_kind)kind, layout, base_random(&seed) % 300,
+                        (uint32_t)(base_random(&seed) % layout->ranks), base_random(&seed), false);
+        }
+    }
+}
+
 static void several_hosts(void)
 {
     static const char *const hosts[] = {
@@ -475,16 +523,24 @@ static void several_hosts(void)
         uint32_t n = (uint32_t)strlen(hosts[i]);
         for (uint32_t r = 0; r < n; r++)
             key[r] = (uint64_t)hosts[i][r];
-        sweep_all(plan_layout_create(n, key), n < 10);
+        struct choir_layout *layout = plan_layout_create(n, key);
+        compositions(layout);
+        sweep_all(layout, n < 10);
     }
     for (int i = 0; i < 6; i++) {
         uint32_t n = 2 + (uint32_t)(base_random(&seed) % 20),
                  h = 2 + (uint32_t)(base_random(&seed) % 5);
         for (uint32_t r = 0; r < n; r++)
             key[r] = base_random(&seed) % h;
-        sweep_all(plan_layout_create(n, key), false);
+        struct choir_layout *layout = plan_layout_create(n, key);
+        compositions(layout);
+        sweep_all(layout, false);
     }
     printf("%llu runs\n", (unsigned long long)ran);
+    for (int kind = 0; kind < CHOIR_KINDS; kind++)
+        if (supported[kind])
+            printf("%s: %llu compositions\n", plan_kind_name((enum choir_kind)kind),
+                   (unsigned long long)supported[kind]);
 }
 
 TEST_MAIN(TEST(one_host), TEST(several_hosts))

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * splice.c: a plan inside a plan. The sub-plan is built by its algorithm for a group of ranks as for a communicator of its
- * own, then copied step by step with everything renamed. It is never finished: instances, window and slots are the outer
- * plan's, so sub-plans need no agreement of their own and pipeline with the rest.
+ * splice.c: a plan inside a plan. The sub-plan is built by its algorithm for a group of ranks as for a
+ * communicator of its own, then copied step by step with everything renamed. It is never finished: instances,
+ * window and slots are the outer plan's, so sub-plans need no agreement of their own and pipeline with the
+ * rest.
  */
 #include "plan/builder.h"
 #include <stdlib.h>
@@ -43,7 +44,7 @@ static void *grow(struct splice *x, void **data, uint64_t *room, uint64_t need, 
 
 /* --- the sub-plan's shape --------------------------------------------------------------------- */
 
-/* Elements of the largest part of ours: sub-plans are told sizes in multiples of it, the same on all ranks. */
+/* Elements of the largest part of ours: sub-plans are told sizes in multiples of it, alike on all ranks. */
 static uint64_t part_length(const struct choir_builder *b)
 {
     struct choir_plan cuts = {.cut = {b->cut[0], b->cut[1]}, .instances = 1};
@@ -154,7 +155,8 @@ static bool part_at(const struct splice *x, const struct choir_place *p, uint32_
     return true;
 }
 
-/* Widths in our parts of the step's spans, told by the place that measures it. Returns how many, 0 on failure. */
+/* Widths in our parts of the step's spans, told by the place that measures it. Returns how many, 0 on
+ * failure. */
 static uint32_t measure(struct splice *x, const struct choir_step *step, uint32_t t)
 {
     const struct choir_place *p = builder_places(&x->sub) + step->place, *ref = p;
@@ -244,7 +246,7 @@ static bool same_span(const struct choir_builder *b, const struct choir_place *p
     return true;
 }
 
-/* One step at one iteration. Left out: a step of no parts; copies onto the same bytes, which maps can make. */
+/* One step at one iteration. Left out: steps of no parts; copies onto the same bytes. */
 static void copy_step(struct splice *x, const struct choir_step *step, uint32_t t)
 {
     const struct choir_place *p = builder_places(&x->sub) + step->place;

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hierarchical.h: what the files of hierarchical(INNER,OUTER) share: a rank's view of the hosts, lists of
+ * blocks, and phases, each a collective inside a host or between hosts. A file of a collective only says
+ * which phases, on what.
+ */
+#ifndef ALGORITHMS_HIERARCHICAL_H
+#define ALGORITHMS_HIERARCHICAL_H
+
+#include "algorithms/common.h"
+
+/* Blocks of parts, one after another, and where they lie: what struct choir_map points to. */
+struct hier_blocks {
+    uint8_t buf, measure_buf;
+    uint32_t *part, *measure, *begin;
+    uint32_t parts, count, room, begins;
+};
+
+/* The plan as seen from `rank`, while it is surveyed for other ranks or written for this one. */
+struct hier {
+    const struct choir_shape *shape;
+    const struct choir_layout *layout;
+    struct choir_builder *b;
+    char inner[128], outer[128];
+    uint32_t host, local, size; /* of the present rank; ranks of its host */
+    uint32_t columns;     /* the smallest host's size: so many ranks of each host talk to others */
+    uint32_t units, fine; /* a vector is `units` units of `fine` parts each */
+    uint32_t tmp;         /* parts of TMP of its own, from 0 on */
+    uint32_t *group;      /* scratch, [ranks] */
+    struct hier_blocks in, out; /* scratch */
+    bool survey;
+    struct choir_needs needs; /* the most of all surveyed */
+    enum choir_status status;
+};
+
+uint32_t hier_host_size(const struct hier *v, uint32_t host);
+uint32_t hier_member(const struct hier *v, uint32_t host, uint32_t local);
+/* Begins a list of blocks in `buf`; adds a part; ends the present block; adds a block of the parts [from,
+ * to). */
+void hier_start(struct hier_blocks *l, uint8_t buf, uint8_t measure_buf);
+void hier_add(struct hier *v, struct hier_blocks *l, uint32_t part, uint32_t measure);
+void hier_end(struct hier *v, struct hier_blocks *l);
+void hier_add_run(struct hier *v, struct hier_blocks *l, uint32_t from, uint32_t to);
+
+/* A collective from v->in to v->out by `algorithm` among the n ranks in v->group, or notes what that would
+ * need. The v-form stands in where blocks differ. */
+void hier_phase(struct hier *v, const char *algorithm, enum choir_kind kind, uint32_t n,
+                uint32_t root);
+/* The same among the ranks of this host; among the ranks with this one's local index on all hosts; among
+ * leaders. */
+void hier_inner(struct hier *v, enum choir_kind kind, uint32_t root);
+void hier_outer(struct hier *v, enum choir_kind kind);
+void hier_among_leaders(struct hier *v, enum choir_kind kind);
+/* Local index of the rank that stands for a host in rooted phases: the root on its host. */
+uint32_t hier_leader(const struct hier *v, uint32_t host);
+
+/* The collectives: hierarchical_vector.c, hierarchical_blocks.c. */
+void hier_all_reduce(struct hier *v);
+void hier_all_reduce_by_leaders(struct hier *v);
+void hier_broadcast(struct hier *v);
+void hier_reduce(struct hier *v);
+void hier_barrier(struct hier *v);
+void hier_all_gather(struct hier *v);
+void hier_reduce_scatter(struct hier *v);
+void hier_all_to_all(struct hier *v);
+
+#endif
