@@ -148,7 +148,7 @@ struct plan_verify {
     bool in_place;      /* the legal aliasing too */
     bool ordered;       /* also: each result combines ranks in ascending order */
     uint64_t seed;      /* schedules and fingerprints; several are tried */
-    uint32_t schedules; /* 0: a default */
+    uint32_t schedules; /* 0: all that differ; more: further random ones */
 };
 struct plan_verdict {
     enum choir_status status;
@@ -158,7 +158,15 @@ struct plan_verdict {
 /* Proves that plans[0..n) of equal shapes (shapes[r] rank r's) compute the collective. */
 bool plan_verify(const struct choir_plan *const *plans, const struct choir_shape *shapes,
                  uint32_t n, const struct plan_verify *how, struct plan_verdict *verdict);
-/* Builds every rank's plan and verifies it, out of place and in place. */
+/* The same for `count` operations of the same n ranks one after another, which meet in the same lanes and slots. */
+struct plan_operation {
+    const struct choir_plan *const *plans;
+    const struct choir_shape *shapes;
+};
+bool plan_verify_sequence(const struct plan_operation *ops, uint32_t count, uint32_t n,
+                          const struct plan_verify *how, struct plan_verdict *verdict);
+/* Builds every rank's plan and verifies it, out of place and in place; small slots too. Not for the algorithm:
+ * verdict->status is CHOIR_ERR_UNSUPPORTED. */
 bool plan_prove(const char *algorithm, enum choir_kind kind, const struct choir_layout *layout,
                 uint64_t count, uint32_t root, struct plan_verdict *verdict);
 
