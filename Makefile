@@ -71,13 +71,6 @@ $(BUILD)/bin/%: $(BUILD)/obj/perf/%.o $(PERF_LIB) $(BUILD)/libchoir_internal.a
 $(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LIBS) $(LDFLAGS)
-$(BUILD)/tests/test_train: | $(filter %/hello %/train_text,$(EXAMPLES)) $(filter %/choir-run,$(TOOLS))
-$(BUILD)/tests/test_compare: | $(BUILD)/bin/compare_report
-$(BUILD)/bin/compare_report: $(BUILD)/obj/perf/compare/report.o
-	@mkdir -p $(@D)
-	$(CC) -o $@ $^ -lm $(LDFLAGS)
-# tests of the perf driver itself link it
-$(BUILD)/tests/test_perf: $(filter-out %/job.o %/report.o %/run.o %/sweep.o %/main.o %/local.o,$(PERF_LIB))
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDFLAGS)
@@ -87,13 +80,13 @@ $(BUILD)/tests/%: tests/%.cc $(wildcard include/*.h) $(BUILD)/libchoir.so
 	$(CXX) -std=c++11 -Wall -Wextra -Wconversion -Werror -Iinclude -o $@ $< -L$(BUILD) -lchoir \
 	    -Wl,-rpath,'$$ORIGIN/..' -Wl,--allow-shlib-undefined $(LDFLAGS)
 
-include tests/check/targets.mk tools/install.mk
+include perf/targets.mk tests/check/targets.mk tools/install.mk
 
 .PHONY: clean
 clean:
 	rm -rf $(BUILD)
 
 help:
-	@sed -n 's/^## /  make /p' Makefile tests/check/targets.mk tools/install.mk
+	@sed -n 's/^## /  make /p' Makefile perf/targets.mk tests/check/targets.mk tools/install.mk
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

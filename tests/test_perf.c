@@ -162,7 +162,7 @@ static void json(void)
     perf_json_real(j, NULL, 0.0 / 0.0);
     CHECK(perf_json_close(j));
     CHECK_LT(0, read(fd, got, sizeof(got) - 1));
-    CHECK_STR(got, "{\n \"a\": \"q\\\"\\\\\\u000a\\u00c3\",\n \"l\": [\n -3,\n null]\n}\n");
+    CHECK_STR(got, "{\n \"a\": \"q\\\"\\\\\\u000a\\u00c3\",\n \"l\": [-3, null]\n}\n");
     j = perf_json_open(path, true, &actual); /* kept: another name is taken */
     CHECK(j != NULL && strcmp(actual, path));
     unlink(actual);

@@ -62,13 +62,16 @@ static void quote(FILE *file, const char *text)
     fputc('"', file);
 }
 
-static void key(struct perf_json *j, const char *name)
+static void key(struct perf_json *j, const char *name, bool nests)
 {
-    if (j->some[j->depth])
+    bool comma = j->some[j->depth];
+    if (comma)
         fputc(',', j->file);
     j->some[j->depth] = true;
-    if (j->depth <= 2)
+    if (j->depth == 0 || (j->list[j->depth] && nests)) /* a line per result */
         fputs("\n ", j->file);
+    else if (comma)
+        fputc(' ', j->file);
     if (!j->list[j->depth]) {
         quote(j->file, name);
         fputs(": ", j->file);
@@ -77,7 +80,7 @@ static void key(struct perf_json *j, const char *name)
 
 static void push(struct perf_json *j, const char *name, bool list)
 {
-    key(j, name);
+    key(j, name, true);
     choir_assert(j->depth + 1 < DEPTH);
     j->depth++;
     j->list[j->depth] = list;
@@ -104,7 +107,7 @@ void perf_json_end(struct perf_json *j)
 
 void perf_json_text(struct perf_json *j, const char *name, const char *value)
 {
-    key(j, name);
+    key(j, name, false);
     if (value)
         quote(j->file, value);
     else
@@ -113,7 +116,7 @@ void perf_json_text(struct perf_json *j, const char *name, const char *value)
 
 void perf_json_real(struct perf_json *j, const char *name, double value)
 {
-    key(j, name);
+    key(j, name, false);
     if (isfinite(value))
         fprintf(j->file, "%.9g", value);
     else
@@ -122,7 +125,7 @@ void perf_json_real(struct perf_json *j, const char *name, double value)
 
 void perf_json_int(struct perf_json *j, const char *name, int64_t value)
 {
-    key(j, name);
+    key(j, name, false);
     fprintf(j->file, "%lld", (long long)value);
 }
 
