@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * choose.c: the decision table: for every (collective, size class, kind of root) the algorithms in the order of their
+ * predicted times, worked out when first asked for.
+ *
+ * It follows from what is equal on all ranks (cluster, algorithms, wishes), never from the asking rank, so all ranks
+ * choose alike without a word. A size class is (2^(c-1), 2^c] bytes of the largest buffer of a rank (nccl-tests' size),
+ * priced at 2^c. Any thread may ask: a mutex guards the table; plans are cached, so it is asked once per cached key.
+ */
+#include "plan/choose.h"
+#include "plan/simulate.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CANDIDATES = 192, CLASSES = 48 };
+
+/* What a ranking depends on. */
+struct key {
+    uint32_t kind, size_class, root, depth, window, unused;
+    uint64_t slot_bytes;
+};
+struct ranking {
+    struct key key;
+    uint32_t count;
+    uint8_t order[CANDIDATES]; /* candidates, cheapest first */
+};
+
+struct plan_table {
+    struct plan_cluster cluster;
+    struct choose_forced forced;
+    uint64_t hash;
+    pthread_mutex_t lock;
+    uint32_t candidates, rankings, room;
+    char name[CANDIDATES]
+             [CHOOSE_NAME]; /* never changes once the table is made: callers keep pointers */
+    struct ranking **ranking;
+};
+
+/* --- candidates --------------------------------------------------------------------------------- */
+
+static bool name_add(char (*name)[CHOOSE_NAME], uint32_t *count, const char *base, const char *args,
+                     size_t length)
+{
+    char text[CHOOSE_NAME] = {0};
+    int n = length ? snprintf(text, sizeof(text), "%s(%.*s)", base, (int)length, args)
+                   : snprintf(text, sizeof(text), "%s", base);
+    if (n < 0 || (size_t)n >= sizeof(text))
+        return false;
+    for (uint32_t i = 0; i < *count; i++)
+        if (!strcmp(name[i], text))
+            return true;
+    if (*count == CANDIDATES)
+        return false;
+    memcpy(name[(*count)++], text, sizeof(text));
+    return true;
+}
+
+/* Every algorithm, plain and with each of its variants. */
+static uint32_t names_all(char (*name)[CHOOSE_NAME])
+{
+    const struct choir_algorithm *a;
+    uint32_t count = 0;
+    for (uint32_t i = 0; (a = plan_algorithm_at(i)); i++) {
+        bool fits = name_add(name, &count, a->name, "", 0);
+        for (const char *v = a->variants + strspn(a->variants, " "); *v; v += strspn(v, " ")) {
+            size_t length = strcspn(v, " ");
+            fits &= name_add(name, &count, a->name, v, length);
+            v += length;
+        }
+        if (!fits)
+            base_log(BASE_WARN, -1, "algorithm %s is left out in part: too many or too long names",
+                     a->name);
+    }
+    return count;
+}
+
+static bool usable(const char *name, uint32_t kind, bool need_ordered)
+{
+    const struct choir_algorithm *a = plan_algorithm_find(name);
+    return a && a->kinds >> kind & 1 && (!need_ordered || a->flags & CHOIR_ORDERED);
+}
+
+/* --- shapes ------------------------------------------------------------------------------------- */
+
+/* Does the largest buffer hold a block of every rank? */
+static bool has_blocks(uint32_t kind)
+{
+    return kind != CHOIR_ALL_REDUCE && kind != CHOIR_REDUCE && kind != CHOIR_BROADCAST &&
+           kind != CHOIR_BARRIER;
+}
+
+static uint64_t shape_bytes(const struct choir_shape *s)
+{
+    if (s->kind == CHOIR_BARRIER)
+        return 0;
+    uint64_t each = s->type_bytes * (has_blocks(s->kind) ? (uint64_t)s->ranks : 1);
+    return s->count > UINT64_MAX / base_max(each, 1u) ? UINT64_MAX : s->count * each;
+}
+
+static uint32_t class_of(uint64_t bytes)
+{
+    uint32_t c = bytes ? 1 : 0; /* class 0: nothing; c: up to 2^(c-1) */
+    while (c && c < CLASSES - 1 && bytes > 1ull << (c - 1))
+        c++;
+    return c;
+}
+
+/* The shape that stands for a class: 4-byte elements, rank 0, the root the first rank of its host. */
+static struct choir_shape class_shape(const struct plan_table *t, const struct choir_shape *like,
+                                      const struct key *key)
+{
+    struct choir_shape s;
+    uint64_t bytes = key->size_class ? 1ull << (key->size_class - 1) : 0;
+    uint64_t each = 4 * (has_blocks(key->kind) ? (uint64_t)like->ranks : 1);
+    uint64_t count = bytes ? base_max(bytes / each, 1u) : 0;
+    plan_shape_init(&s, (enum choir_kind)key->kind, 0, like->ranks, count, t->cluster.layout);
+    s.root = key->root;
+    s.slot_bytes = key->slot_bytes;
+    s.depth = key->depth;
+    s.window = key->window;
+    return s;
+}
+
+/* Roots on hosts of the same size are alike: the first rank of the first such host stands for them. */
+static uint32_t root_class(const struct choir_layout *l, uint32_t root)
+{
+    uint32_t host = l->host_of[root], size = l->begin[host + 1] - l->begin[host];
+    for (uint32_t h = 0; h < l->hosts; h++)
+        if (l->begin[h + 1] - l->begin[h] == size)
+            return l->member[l->begin[h]];
+    return root;
+}
+
+static bool has_root(uint32_t kind)
+{
+    return kind == CHOIR_REDUCE || kind == CHOIR_BROADCAST || kind == CHOIR_GATHER ||
+           kind == CHOIR_SCATTER || kind == CHOIR_GATHER_V || kind == CHOIR_SCATTER_V;
+}
+
+static struct key key_of(const struct plan_table *t, const struct choir_shape *s)
+{
+    return (struct key){
+        .kind = s->kind,
+        .size_class = class_of(shape_bytes(s)),
+        .root = has_root(s->kind) ? root_class(t->cluster.layout, s->root) : 0,
+        .depth = s->depth,
+        .window = s->window,
+        .slot_bytes = s->slot_bytes,
+    };
+}
+
+/* --- ranking ------------------------------------------------------------------------------------ */
+
+struct scored {
+    double ns;
+    uint32_t candidate;
+};
+
+static int by_score(const void *a, const void *b)
+{
+    const struct scored *x = a, *y = b;
+    if (x->ns != y->ns)
+        return x->ns < y->ns ? -1 : 1;
+    return x->candidate < y->candidate ? -1 : x->candidate > y->candidate;
+}
+
+/* Orders candidates by what rank 0 needs at least, so that good ones bound the simulation of bad ones. */
+static uint32_t order_by_least(const struct plan_table *t, const struct choir_shape *shape,
+                               struct scored *list)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < t->candidates; i++) {
+        struct choir_plan *plan;
+        if (!usable(t->name[i], shape->kind, false) ||
+            plan_build(t->name[i], shape, &plan) != CHOIR_OK)
+            continue;
+        list[n++] = (struct scored){sim_least_ns(plan, shape->type_bytes, &t->cluster), i};
+        plan_free(plan);
+    }
+    qsort(list, n, sizeof(*list), by_score);
+    return n;
+}
+
+/* A candidate that cannot win any more is given up: it stands behind by what it had cost so far. */
+static void rank_candidates(const struct plan_table *t, const struct choir_shape *shape,
+                            struct ranking *ranking)
+{
+    struct scored list[CANDIDATES];
+    uint32_t n = order_by_least(t, shape, list), known = 0;
+    double best = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        struct plan_price price = {0};
+        struct sim_how how = {.budget = SIM_BUDGET_CHOICE, .bound_ns = best};
+        if (best > 0 && list[i].ns >= best)
+            price.time_ns = list[i].ns;
+        else if (sim_price(t->name[list[i].candidate], shape, &t->cluster, &how, &price) !=
+                 CHOIR_OK)
+            continue;
+        if (!how.beyond && !(best > 0 && price.time_ns >= best))
+            best = price.time_ns;
+        list[known++] = (struct scored){price.time_ns, list[i].candidate};
+    }
+    qsort(list, known, sizeof(*list), by_score);
+    ranking->count = known;
+    for (uint32_t i = 0; i < known; i++)
+        ranking->order[i] = (uint8_t)list[i].candidate;
+}
+
+/* EXCHANGE is known to its rank only: nothing to price, the first algorithm that does it is taken. */
+static void rank_unpriced(const struct plan_table *t, uint32_t kind, struct ranking *ranking)
+{
+    for (uint32_t i = 0; i < t->candidates; i++)
+        if (usable(t->name[i], kind, false))
+            ranking->order[ranking->count++] = (uint8_t)i;
+}
+
+static const struct ranking *ranking_of(struct plan_table *t, const struct choir_shape *shape)
+{
+    struct key key = key_of(t, shape);
+    for (uint32_t i = 0; i < t->rankings; i++)
+        if (!memcmp(&t->ranking[i]->key, &key, sizeof(key)))
+            return t->ranking[i];
+    if (t->rankings == t->room) {
+        uint32_t room = t->room ? 2 * t->room : 32;
+        struct ranking **more = realloc(t->ranking, room * sizeof(struct ranking *));
+        if (!more)
+            return NULL;
+        t->ranking = more;
+        t->room = room;
+    }
+    struct ranking *r = calloc(1, sizeof(*r));
+    if (!r)
+        return NULL;
+    r->key = key;
+    if (key.kind == CHOIR_EXCHANGE) {
+        rank_unpriced(t, key.kind, r);
+    } else {
+        struct choir_shape s = class_shape(t, shape, &key);
+        rank_candidates(t, &s, r);
+    }
+    return t->ranking[t->rankings++] = r;
+}
+
+/* --- the choice --------------------------------------------------------------------------------- */
+
+/* Is the algorithm for this very shape (all ranks get the same answer, says choir_algorithm.h)? */
+static bool builds(const char *name, const struct choir_shape *shape)
+{
+    struct choir_plan *plan = NULL;
+    enum choir_status status = plan_build(name, shape, &plan);
+    plan_free(plan);
+    return status != CHOIR_ERR_UNSUPPORTED;
+}
+
+static const char *choose_in(struct plan_table *t, const struct ranking *ranking,
+                             const struct choir_shape *shape, bool need_ordered,
+                             const struct choose_rule *rule, bool exclusions)
+{
+    uint64_t bytes = shape_bytes(shape);
+    for (uint32_t i = 0; ranking && i < ranking->count; i++) {
+        const char *name = t->name[ranking->order[i]];
+        bool wished = !rule;
+        for (uint32_t k = 0; rule && k < rule->names; k++)
+            wished |= choose_name_matches(rule->name[k], name);
+        if (wished && usable(name, shape->kind, need_ordered) &&
+            !(exclusions && choose_forced_excludes(&t->forced, shape->kind, bytes, name)) &&
+            builds(name, shape))
+            return name;
+    }
+    return NULL;
+}
+
+static const char *choose_locked(struct plan_table *t, const struct choir_shape *shape,
+                                 bool need_ordered)
+{
+    struct choose_rule *rule = choose_forced_find(&t->forced, shape->kind, shape_bytes(shape));
+    const char *name = NULL;
+    const struct ranking *ranking = ranking_of(t, shape);
+    if (rule && (name = choose_in(t, ranking, shape, need_ordered, rule, false)))
+        return name;
+    name = choose_in(t, ranking, shape, need_ordered, NULL, true);
+    if (!name)
+        name = choose_in(t, ranking, shape, need_ordered, NULL, false);
+    /* Nothing could be priced (no memory): any that builds. */
+    for (uint32_t i = 0; !name && i < t->candidates; i++)
+        if (usable(t->name[i], shape->kind, need_ordered) && builds(t->name[i], shape))
+            name = t->name[i];
+    if (!name)
+        name = t->name[0];
+    if (rule && !rule->said) {
+        rule->said = true;
+        base_log(
+            BASE_WARN, (int)shape->rank, "CHOIR_ALGO %s is not for %s of %llu bytes%s: using %s",
+            rule->name[0], plan_kind_name((enum choir_kind)shape->kind),
+            (unsigned long long)shape_bytes(shape), need_ordered ? " in rank order" : "", name);
+    }
+    return name;
+}
+
+const char *plan_table_choose(struct plan_table *table, const struct choir_shape *shape,
+                              bool need_ordered)
+{
+    struct choir_error saved = *base_error_thread(); /* what a candidate cannot do is no error */
+    pthread_mutex_lock(&table->lock);
+    const char *name = choose_locked(table, shape, need_ordered);
+    pthread_mutex_unlock(&table->lock);
+    *base_error_thread() = saved;
+    return name;
+}
+
+uint32_t plan_candidates(const struct plan_cluster *cluster, const struct choir_shape *shape,
+                         struct plan_candidate *list, uint32_t most)
+{
+    struct choir_error saved = *base_error_thread();
+    char(*name)[CHOOSE_NAME] = calloc(CANDIDATES, sizeof(*name));
+    uint32_t all = name ? names_all(name) : 0, n = 0;
+    for (uint32_t i = 0; i < all && n < most; i++) {
+        if (!usable(name[i], shape->kind, false))
+            continue;
+        struct plan_candidate c = {.status = CHOIR_OK};
+        memcpy(c.name, name[i], sizeof(c.name));
+        c.status = plan_simulate(name[i], shape, cluster, &c.price);
+        uint32_t at = n++;
+        /* Cheapest first, those that are not for this shape last. */
+        for (; at &&
+               (list[at - 1].status != CHOIR_OK || list[at - 1].price.time_ns > c.price.time_ns) &&
+               c.status == CHOIR_OK;
+             at--)
+            list[at] = list[at - 1];
+        list[at] = c;
+    }
+    free(name);
+    *base_error_thread() = saved;
+    return n;
+}
+
+/* --- life --------------------------------------------------------------------------------------- */
+
+enum choir_status plan_table_create(const struct plan_cluster *cluster, const char *forced,
+                                    struct plan_table **table)
+{
+    struct plan_table *t = calloc(1, sizeof(*t));
+    if (!t)
+        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for the decision table");
+    enum choir_status status = choose_forced_parse(forced, &t->forced);
+    if (status != CHOIR_OK) {
+        free(t);
+        return status;
+    }
+    t->cluster = *cluster;
+    t->candidates = names_all(t->name);
+    /* Wishes with arguments nobody proposes are candidates too. */
+    for (uint32_t i = 0; i < t->forced.rules; i++)
+        for (uint32_t k = 0; k < t->forced.rule[i].names; k++) {
+            const char *name = t->forced.rule[i].name[k];
+            if (!t->forced.rule[i].exclude && strncmp(name, "file:", 5))
+                name_add(t->name, &t->candidates, name, "", 0);
+        }
+    t->hash = base_hash(forced ? forced : "", forced ? strlen(forced) : 0, cluster->hash);
+    t->hash = base_hash(t->name, t->candidates * sizeof(t->name[0]), t->hash);
+    pthread_mutex_init(&t->lock, NULL);
+    *table = t;
+    return CHOIR_OK;
+}
+
+void plan_table_free(struct plan_table *table)
+{
+    if (!table)
+        return;
+    for (uint32_t i = 0; i < table->rankings; i++)
+        free(table->ranking[i]);
+    free(table->ranking);
+    pthread_mutex_destroy(&table->lock);
+    free(table);
+}
+
+uint64_t plan_table_hash(const struct plan_table *table)
+{
+    return table->hash;
+}
