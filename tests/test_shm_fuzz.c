@@ -267,6 +267,43 @@ static void altered(void)
     scene_close(&s);
 }
 
+/* Knows the name of the victim's secret, not the secret; or, where there is none, sends a wrong proof. */
+static void false_proof(void)
+{
+    struct scene s;
+    scene_open(&s);
+    for (int i = 0; i < 20; i++) {
+        struct shm_intro mine;
+        struct shm_proof proof;
+        struct message m;
+        struct {
+            struct shm_head head;
+            struct shm_answer answer;
+        } got;
+        s.victim.secret_count = i % 2;
+        memset(s.victim.secrets[0], 's', sizeof(s.victim.secrets[0]));
+        int fd = dial_victim(&s);
+        shm_make_intro(s.own.t, &s.victim.host.self, &mine);
+        mine.has_secret = (uint64_t)(i % 2);
+        memset(mine.secret_name, i % 2 ? 's' : 0, sizeof(mine.secret_name));
+        put(fd, &m, make(&m, SHM_INTRO, &mine, sizeof(mine), 1), s.own.t->probe_fd, 1, &s.victim);
+        CHECK(get(fd, &got, sizeof(got), &s.victim));
+        CHECK_EQ(got.head.kind, SHM_ANSWER);
+        if (i == 2) /* plays the victim's own proof back */
+            memcpy(proof.mac, got.answer.mac, sizeof(proof.mac));
+        else
+            shm_mac("choir shm proof", no_key, &mine, &got.answer.intro, proof.mac);
+        if (i % 2 == 0 && i != 2)
+            proof.mac[pick(&s, 32)] ^= (unsigned char)(1 << pick(&s, 8));
+        put(fd, &m, make(&m, SHM_PROOF, &proof, sizeof(proof), 1), s.own.t->wake_fd, 1, &s.victim);
+        gone(fd, &s.victim);
+        close(fd);
+    }
+    CHECK_EQ(s.victim.peer_count, 1);
+    scene_check(&s);
+    scene_close(&s);
+}
+
 /* Each of these must end the connection: not only be ignored. */
 static void broken_rules(void)
 {
@@ -408,5 +445,5 @@ static void false_listener(void)
     scene_close(&s);
 }
 
-TEST_MAIN(TEST(garbage), TEST(altered), TEST(broken_rules), TEST(flood), TEST(pieces),
-          TEST(false_listener))
+TEST_MAIN(TEST(garbage), TEST(altered), TEST(false_proof), TEST(broken_rules), TEST(flood),
+          TEST(pieces), TEST(false_listener))
