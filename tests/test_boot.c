@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -51,6 +52,16 @@ static void expect_fds(int before)
     while (open_fds() > before && base_now_ns() < until)
         usleep(2000);
     CHECK_LE(open_fds(), before);
+}
+
+/* A forked child that does not outlive this process. */
+static pid_t child(void)
+{
+    pid_t pid = fork();
+    CHECK_LE(0, pid);
+    if (!pid)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    return pid;
 }
 
 static void set_env(const char *name, const char *value)
@@ -363,7 +374,7 @@ static void used_twice(void)
     CHECK_EQ(boot_join_start(&id, 0, 2, NULL, 0, in_ms(10000), &j), CHOIR_ERR_STATE);
     CHECK_TEXT("an id serves once");
     /* another process, which cannot know: told by the server, or that there is none any more */
-    pid_t pid = fork();
+    pid_t pid = child();
     if (!pid) {
         struct boot_peers p;
         uint64_t begun = base_now_ns();
@@ -390,7 +401,7 @@ static void joiner_dies(void)
     struct choir_id id;
     struct drive d[2];
     CHECK_OK(boot_id_create(&id));
-    pid_t pid = fork();
+    pid_t pid = child();
     if (!pid) {
         struct boot_peers p;
         boot_join(&id, 2, 4, NULL, 0, in_ms(30000), NULL, &p);
@@ -419,7 +430,7 @@ static void server_dies(void)
     struct choir_id id;
     struct drive d[2];
     CHECK_EQ(pipe(pipe_fd), 0);
-    pid_t pid = fork();
+    pid_t pid = child();
     if (!pid) {
         CHECK_OK(boot_id_create(&id));
         CHECK_EQ(write(pipe_fd[1], &id, sizeof(id)), sizeof(id));
@@ -476,7 +487,7 @@ static void forked(void)
     for (uint32_t i = 0; i < 2; i++)
         drive_start(&d[i], &id, i, 2, in_ms(10000));
     CHECK_EQ(boot_join_test(d[0].join, &p), CHOIR_IN_PROGRESS);
-    pid_t pid = fork();
+    pid_t pid = child();
     if (!pid) {
         CHECK_LE(open_fds(), fds);
         CHECK_EQ(boot_join_test(d[0].join, &p), CHOIR_ERR_FORKED);
@@ -565,12 +576,12 @@ static void parked_rank(int rank, int size, void *arg)
 
 static void parked(void)
 {
-    pid_t pid = fork();
+    pid_t pid = child();
     if (!pid) {
         int pipe_fd[2];
         struct choir_id id;
         CHECK_EQ(pipe(pipe_fd), 0);
-        pid_t server = fork();
+        pid_t server = child();
         if (!server) {
             struct rlimit l = {(rlim_t)open_fds() + 20, (rlim_t)open_fds() + 20};
             CHECK_EQ(setrlimit(RLIMIT_NOFILE, &l), 0);

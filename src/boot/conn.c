@@ -30,6 +30,8 @@ static void list_remove(struct conn *c)
 static void move(struct server *s, struct conn *c, enum conn_phase phase, uint64_t now_ns)
 {
     s->unproven -= c->phase == CONN_NEW;
+    s->telling -= c->phase == CONN_TELLING;
+    s->telling += phase == CONN_TELLING;
     if (c->list)
         list_remove(c);
     c->phase = (uint8_t)phase;
@@ -117,8 +119,24 @@ static void tell_end(struct server *s, struct conn *c, uint64_t now_ns)
 
 void conn_tell_all(struct server *s, uint64_t now_ns)
 {
+    for (struct conn *c = s->waiting.first, *next; c; c = next) {
+        next = c->next;
+        if (!c->own)
+            tell_end(s, c, now_ns);
+    }
+    bool others = s->telling || (s->roster.complete && s->roster.away);
+    if (others && now_ns < s->own_ns)
+        return;
     while (s->waiting.first)
         tell_end(s, s->waiting.first, now_ns);
+}
+
+/* This process may end, and the server with it, as soon as its own ranks have their answer: they come last. */
+static bool is_own(const struct join_message *m)
+{
+    char host[FRAME_HOST_BYTES] = "";
+    gethostname(host, sizeof(host) - 1);
+    return m->pid == (uint32_t)getpid() && !strcmp(m->host, host);
 }
 
 /* A rank whose first connection is still in the list comes on a second one: the first is dead, we just don't know. */
@@ -138,6 +156,7 @@ static void take_join(struct server *s, struct conn *c, const struct join_messag
     struct verdict refusal = {0};
     uint32_t here = s->roster.here;
     c->rank = m->rank;
+    c->own = is_own(m);
     switch (roster_join(&s->roster, m, now_ns, &refusal)) {
     case ROSTER_REFUSED:
         verdict_encode(&refusal, s->body);
@@ -151,7 +170,7 @@ static void take_join(struct server *s, struct conn *c, const struct join_messag
         return;
     case ROSTER_TELL:
         c->joined = true;
-        tell_end(s, c, now_ns);
+        move(s, c, CONN_WAITING, now_ns); /* conn_tell_all follows at the end of this batch */
         return;
     }
 }

@@ -49,7 +49,10 @@ static void slot_failed(struct boot_join *j, struct join_slot *slot, int sys_err
                         uint8_t reason)
 {
     struct join_target *t = &j->target[slot->target];
-    *t = (struct join_target){.sys_errno = sys_errno, .why = why, .reason = reason};
+    *t = (struct join_target){.sys_errno = sys_errno,
+                              .why = why,
+                              .reason = reason,
+                              .refusal = reason ? reason : t->refusal};
     if (slot->phase == SLOT_HANDSHAKE && reason == CHANNEL_OTHER_VERSION)
         j->other_version = slot->channel.peer_version;
     slot_close(slot);
@@ -131,7 +134,7 @@ static const char *target_why(const struct join_target *t)
     static const char *const reasons[CHANNEL_REASONS] = {
         "", "another version of the library answers", "it serves another id or secret",
         "it lets in only loopback connections of its own user"};
-    return t->reason ? reasons[t->reason] : t->why ? t->why : strerrordesc_np(t->sys_errno);
+    return t->refusal ? reasons[t->refusal] : t->why ? t->why : strerrordesc_np(t->sys_errno);
 }
 
 /* The port of address i whose failure says most: any answer beats "refused". */
@@ -139,7 +142,7 @@ static uint32_t telling_target(const struct boot_join *j, uint32_t i)
 {
     uint32_t t = i;
     for (uint32_t k = i; k < j->targets; k += j->id.count)
-        if (j->target[k].reason || (j->target[k].why && !j->target[t].reason))
+        if (j->target[k].refusal || (j->target[k].why && !j->target[t].refusal))
             t = k;
     return t;
 }
@@ -198,8 +201,12 @@ static uint8_t any_refusal(const struct boot_join *j)
 
 enum choir_status hunt_refused(const struct boot_join *j)
 {
-    uint8_t reason = any_refusal(j);
-    return reason ? fail_refused(j, reason) : CHOIR_OK;
+    uint8_t refusal = 0;
+    for (uint32_t i = 0; i < j->targets; i++)
+        refusal = base_max(refusal, j->target[i].refusal);
+    /* On a range of ports a foreign server is not the one we look for. */
+    return refusal == CHANNEL_NOT_LOCAL || (refusal && j->id.ports == 1) ? fail_refused(j, refusal)
+                                                                         : CHOIR_OK;
 }
 
 /* Whether a refusal, which anybody can send, has come often enough to be believed. A server that is still to come may find an

@@ -19,7 +19,8 @@ struct join_slot {
 };
 struct join_target { /* one address and port: what came of it last */
     int sys_errno;
-    uint8_t reason; /* enum channel_reason */
+    uint8_t reason,
+        refusal; /* enum channel_reason, of the last attempt and of the last that was refused */
     const char *why;
 };
 enum join_phase { JOIN_CONNECTING, JOIN_WAITING };

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BACKLOG                                                                                    \
@@ -78,8 +79,9 @@ static int open_all(const struct address *a, uint32_t count, uint16_t port, stru
     return l->count ? 0 : last;
 }
 
-enum choir_status listen_open(const struct address *a, uint32_t count,
-                              const struct listen_ports *ports, struct listeners *l)
+/* 0, or why the last port failed. */
+static int try_ports(const struct address *a, uint32_t count, const struct listen_ports *ports,
+                     struct listeners *l)
 {
     uint32_t tries = ports->first ? ports->count : SYSTEM_PORT_TRIES;
     uint32_t offset = ports->shuffle ? randombytes_uniform(ports->count) : 0;
@@ -87,11 +89,21 @@ enum choir_status listen_open(const struct address *a, uint32_t count,
     for (uint32_t i = 0; i < tries; i++) {
         uint32_t port = ports->first ? ports->first + (offset + i) % ports->count : 0;
         error = open_all(a, count, (uint16_t)port, l);
-        if (!error)
-            return CHOIR_OK;
         if (error != EADDRINUSE && error != EACCES)
             break;
     }
+    return error;
+}
+
+enum choir_status listen_open(const struct address *a, uint32_t count,
+                              const struct listen_ports *ports, struct listeners *l)
+{
+    int error;
+    while ((error = try_ports(a, count, ports, l)) == EADDRINUSE &&
+           base_now_ns() + 20000000u < ports->until_ns)
+        nanosleep(&(struct timespec){0, 20000000}, NULL);
+    if (!error)
+        return CHOIR_OK;
     char text[ADDRESS_TEXT];
     const struct base_error_at at = {-1, -1, 0, error, NULL};
     if (ports->first)

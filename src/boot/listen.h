@@ -20,6 +20,7 @@ struct listen_ports {
     uint16_t first, count;
     bool shuffle;
     const char *source;
+    uint64_t until_ns; /* while all are in use, try again until then */
 };
 enum choir_status listen_open(const struct address *a, uint32_t count,
                               const struct listen_ports *ports, struct listeners *l);

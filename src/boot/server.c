@@ -94,7 +94,7 @@ static void conclude(struct server *s, uint64_t now)
     const struct verdict *v = &s->roster.verdict;
     if (v->status)
         base_log(BASE_ERROR, -1, "%s: %s; %s", choir_status_name(v->status), v->text, v->remedy);
-    conn_tell_all(s, now);
+    s->own_ns = now + SERVER_OWN_NS;
     if (s->roster.complete && !s->roster.away)
         listen_close(&s->listeners); /* nobody else has to come; the port may be wanted again */
     s->end_ns = base_min(s->end_ns, now + linger);
@@ -112,6 +112,8 @@ static int timeout_ms(const struct server *s, uint64_t now)
         next = base_min(next, s->late_ns);
     if (s->roster.away && !ended)
         next = base_min(next, now + 50000000u);
+    if (ended && s->waiting.first)
+        next = base_min(next, s->own_ns);
     if (now < s->accept_after_ns)
         next = base_min(next, s->accept_after_ns);
     return next <= now ? 0 : (int)base_min((next - now) / 1000000u + 1, (uint64_t)60000);
@@ -142,6 +144,8 @@ static bool step(struct server *s, const struct epoll_event *event, int count)
     timers(s, now);
     if (!before && roster_ended(&s->roster))
         conclude(s, now);
+    if (roster_ended(&s->roster))
+        conn_tell_all(s, now);
     conn_free_dead(s);
     bool all_told = s->roster.size && s->roster.told == s->roster.size;
     bool more = !all_told && now < s->end_ns;

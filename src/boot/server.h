@@ -22,6 +22,7 @@
     1000000000u             /* a joined rank whose connection broke is dead when not back by then */
 #define SERVER_PARK_MS 500u /* a parked rank comes back after this */
 #define SERVER_LINGER_NS 10000000000u /* after success, for ranks that must ask again */
+#define SERVER_OWN_NS 1000000000u     /* own ranks wait at most so long for the others to be told */
 #define SERVER_LIFE_NS                                                                             \
     3600000000000u /* an id that nobody uses is forgotten (CHOIR_CREATE_TIMEOUT if longer) */
 #define SERVER_UNPROVEN_MOST                                                                       \
@@ -42,7 +43,7 @@ struct conn {
     struct conn *previous, *next;
     struct conn_list *list;
     uint8_t phase;
-    bool joined;
+    bool joined, own;      /* own: a rank of this process */
     uint32_t rank, events; /* events: what epoll watches */
     uint64_t deadline_ns;  /* of all phases but WAITING */
     struct address from;
@@ -58,8 +59,9 @@ struct server {
     int epoll, wake; /* wake: eventfd, written by server_cancel */
     struct roster roster;
     struct conn_list timed, waiting, dead; /* timed: in the order of their deadlines */
-    uint32_t unproven;
-    uint64_t accept_after_ns; /* no descriptors: accept nothing before */
+    uint32_t unproven, telling;            /* connections in these phases */
+    uint64_t own_ns;                       /* when this process's ranks are told at the latest */
+    uint64_t accept_after_ns;              /* no descriptors: accept nothing before */
     uint64_t end_ns, late_ns; /* when to give up; when to log who is missing (0: logged) */
     uint64_t drop_log_ns;
     uint32_t drops;
