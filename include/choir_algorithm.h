@@ -186,30 +186,43 @@ struct choir_algorithm {
  * The builder. Errors are sticky: call on, choir_builder_status tells at the end.
  * Default cuts, made from the shape: one part per block of the table at enum choir_kind (IN of ALL_GATHER is
  * one BLOCKS part, OUT N BLOCKS parts ...); reductions and BROADCAST: one EVEN part; TABLE for v-forms.
+ *
+ * Of every function below: b: the builder that build() was given. Ordering: local; called from build() only.
+ * Threads: one, that of build(). Errors: sticky, reported by choir_builder_status and by who called build().
+ * Cost: host memory for what is stored, no communication. Source: DESIGN.md. Since: 0.1.
  * ---------------------------------------------------------------------------------------------- */
 
-/* Cuts IN and OUT of a collective whose buffers alias (ALL_REDUCE, REDUCE, BROADCAST) into `parts`. */
+/* Cuts IN and OUT of a collective whose buffers alias (ALL_REDUCE, REDUCE, BROADCAST).
+ * parts: at least 1, the same on all ranks. */
 CHOIR_API void choir_cut_even(struct choir_builder *b, uint32_t parts);
 /* Cuts every block of a buffer of blocks (all_gather's OUT ...) and the matching single block into k
- * sub-blocks: part p*k + j is sub-block j of block p. For v-forms each length is cut by itself. */
+ * sub-blocks: part p*k + j is sub-block j of block p. For v-forms each length is cut by itself.
+ * k: at least 1, the same on all ranks. */
 CHOIR_API void choir_cut_blocks(struct choir_builder *b, uint32_t k);
-/* Asks for `parts` parts of scratch memory. */
+/* Asks for scratch memory.
+ * parts: how many parts TMP has. */
 CHOIR_API void choir_tmp(struct choir_builder *b, uint32_t parts);
-/* Asks that no piece of a part be longer than `bytes`, so that instances overlap. The same on all ranks. */
+/* Asks that no piece of a part be long, so that instances overlap.
+ * bytes: the most, the same on all ranks. */
 CHOIR_API void choir_piece(struct choir_builder *b, uint64_t bytes);
-/* States the most parts that a computed message of ANY rank of this collective spans (the same on all ranks; unless
- * called: 1). Instances are cut so small that so many pieces fit one slot. 0: no rank computes messages (all of them
- * come from steps whose only in is local), so parts need not be cut for slots. */
+/* States how long computed messages are. Instances are cut so small that so many pieces fit one slot.
+ * parts: the most parts that a computed message of ANY rank of this collective spans, the same on all ranks (unless
+ * called: 1); 0: no rank computes messages (all of them come from steps whose only in is local), so parts need not be
+ * cut for slots. */
 CHOIR_API void choir_computed(struct choir_builder *b, uint32_t parts);
-/* The step outs = combine(ins). A step without ins or outs is an error. */
+/* The step outs = combine(ins), in this order; places are copied.
+ * nins, ins, nouts, outs: at least one of each. */
 CHOIR_API void choir_step(struct choir_builder *b, uint32_t nins, const struct choir_place *ins,
                           uint32_t nouts, const struct choir_place *outs);
-/* Repeats the last `body` steps so that they run `times` times in all; 0 removes them. */
+/* Repeats the last steps.
+ * body: how many steps. times: how often they run in all; 0 removes them. */
 CHOIR_API void choir_loop(struct choir_builder *b, uint32_t body, uint32_t times);
 /* Ends the present program and begins the next. */
 CHOIR_API void choir_next_program(struct choir_builder *b);
-/* Stores n part numbers; a place with .list = 1, .first = the value returned, .run = n names them. */
+/* Stores part numbers; a place with .list = 1, .first = the value returned, .run = n names them.
+ * n: how many. parts: the numbers, copied. */
 CHOIR_API uint32_t choir_list(struct choir_builder *b, uint32_t n, const uint32_t *parts);
+/* The first error of the functions above, or CHOIR_OK. */
 CHOIR_API enum choir_status choir_builder_status(const struct choir_builder *b);
 
 /*
@@ -238,14 +251,17 @@ struct choir_splice {
     struct choir_map map[2]; /* of the sub-plan's IN and OUT */
     uint32_t tmp;
 };
+/* Appends such a sub-plan.
+ * s: what, for whom and where; copied. */
 CHOIR_API void choir_splice(struct choir_builder *b, const struct choir_splice *s);
 /* What that sub-plan would need, whichever rank it is of: so many programs; a cut of each block into a
- * multiple of `parts` parts; choir_computed and choir_piece (0: any) in parts of this plan. Only the maps'
- * begin are looked at. CHOIR_ERR_UNSUPPORTED if there is none; no error of the builder. */
+ * multiple of `parts` parts; choir_computed and choir_piece (0: any) in parts of this plan.
+ * CHOIR_ERR_UNSUPPORTED if there is none; no error of the builder. */
 struct choir_needs {
     uint32_t programs, parts, computed;
     uint64_t piece_bytes;
 };
+/* Asks before splicing. s: as for choir_splice; only the maps' begin are looked at. needs: receives the answer. */
 CHOIR_API enum choir_status choir_splice_needs(const struct choir_builder *b,
                                                const struct choir_splice *s,
                                                struct choir_needs *needs);

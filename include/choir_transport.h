@@ -85,8 +85,10 @@ struct choir_transport_host {
      * name NULL: the newest one of this process, and its name in name_out. */
     int (*secret)(void *context, const unsigned char *name, unsigned char name_out[16],
                   unsigned char secret[32]);
+    /* level: 0 error, 1 warning, 2 information, 3 debugging; text: one line without its end. */
     void (*log)(void *context, int level, const char *text);
-    const char *(*knob)(void *context, const char *name); /* value of a CHOIR_* setting, or NULL */
+    /* The value of a CHOIR_* setting, or NULL. */
+    const char *(*knob)(void *context, const char *name);
 };
 
 /* Memory of this process that peers can map. */
@@ -102,6 +104,7 @@ struct choir_transport_ops {
     const char *name;
     /* CHOIR_OK, or why it cannot be used on this machine (text: at most 200 bytes). Opens nothing. */
     enum choir_status (*probe)(const struct choir_transport_host *host, char *text, size_t bytes);
+    /* Begins to listen, allocates. Called once after a successful probe; close ends it. */
     enum choir_status (*open)(const struct choir_transport_host *host, struct choir_transport **t);
     /* What others need to reach this process: at most *bytes, set to what was written. */
     enum choir_status (*address)(struct choir_transport *t, void *address, size_t *bytes);
@@ -118,10 +121,12 @@ struct choir_transport_ops {
     /* Shareable memory, zeroed. */
     enum choir_status (*alloc)(struct choir_transport *t, uint64_t bytes,
                                struct choir_shared *shared);
+    /* Frees what alloc gave; peers that mapped it keep their view until they unmap it. */
     enum choir_status (*release)(struct choir_transport *t, struct choir_shared *shared);
     /* The peer's shared memory `key` in this address space. CHOIR_IN_PROGRESS: call again. */
     enum choir_status (*map)(struct choir_endpoint *endpoint, uint64_t key, uint64_t bytes,
                              void **memory);
+    /* memory, bytes: as map gave and was given them. */
     enum choir_status (*unmap)(struct choir_endpoint *endpoint, void *memory, uint64_t bytes);
     /* Copies from the peer's private memory. Blocks for the copy only. */
     enum choir_status (*read)(struct choir_endpoint *endpoint, void *to, uint64_t from,
