@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * bell.c: waking who sleeps. Every rank has a bell in memory that its peers map: a word to sleep on (futex) and a
+ * mark of who sleeps. A peer that publishes something looks at the mark only; it is the sleeper that pays for the order
+ * of "published" and "looked": it sets the mark, forces a barrier on all running threads (membarrier), looks again,
+ * and only then sleeps. Where the system has no such barrier, the ringing side fences instead (host_bell_ring).
+ */
+#include "host/host.h"
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <linux/membarrier.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum choir_status host_bell_create(struct host_bell_box **out)
+{
+    struct host_bell_box *box = calloc(1, sizeof(*box));
+    if (!box)
+        return CHOIR_ERR_NO_MEMORY;
+    box->transport = HOST_TRANSPORTS;
+    for (uint32_t i = 0; i < host_process.transports && !box->bell; i++) {
+        struct host_transport *t = &host_process.transport[i];
+        if (!t->maps || !strcmp(t->ops->name, "self"))
+            continue;
+        if (t->ops->alloc(t->t, sizeof(struct host_bell), &box->shared) == CHOIR_OK)
+            box->bell = box->shared.memory, box->transport = i;
+    }
+    if (!box->bell)
+        box->bell = aligned_alloc(BASE_LINE, sizeof(struct host_bell));
+    if (!box->bell) {
+        free(box);
+        return CHOIR_ERR_NO_MEMORY;
+    }
+    memset(box->bell, 0, sizeof(*box->bell));
+    atomic_store(&box->holders, 1);
+    *out = box;
+    return CHOIR_OK;
+}
+
+void host_bell_drop(struct host_bell_box *box)
+{
+    if (!box || atomic_fetch_sub(&box->holders, 1) != 1)
+        return;
+    if (box->transport < HOST_TRANSPORTS)
+        host_process.transport[box->transport].ops->release(
+            host_process.transport[box->transport].t, &box->shared);
+    else
+        free(box->bell);
+    free(box);
+}
+
+static void wake(struct host_bell *bell)
+{
+    atomic_fetch_add(&bell->word, 1);
+    syscall(SYS_futex, &bell->word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+void host_bell_ring_slow(struct host_link *link)
+{
+    struct host_bell *bell = atomic_load_explicit(&link->bell, memory_order_relaxed);
+    uint32_t who = atomic_exchange(&bell->asleep, 0);
+    if (who & HOST_ASLEEP_CALLER)
+        wake(bell);
+    if (!(who & HOST_ASLEEP_SERVICE))
+        return;
+    if (link->same)
+        service_kick();
+    else if (link->end)
+        host_end_ops(link->end)->wake(link->end->endpoint);
+}
+
+void host_bell_wake_own(struct host_comm *comm)
+{
+    uint32_t who = atomic_exchange(&comm->bell->asleep, 0);
+    if (who & HOST_ASLEEP_CALLER)
+        wake(comm->bell);
+    if (who & HOST_ASLEEP_SERVICE)
+        service_kick();
+}
+
+uint32_t host_bell_prepare(struct host_comm *comm, uint32_t who)
+{
+    uint32_t word = atomic_load(&comm->bell->word);
+    atomic_fetch_or(&comm->bell->asleep, who);
+    if (host_process.membarrier)
+        syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0,
+                0); /* pairs with host_bell_ring */
+    else
+        atomic_thread_fence(memory_order_seq_cst);
+    return word;
+}
+
+void host_bell_cancel(struct host_comm *comm, uint32_t who)
+{
+    atomic_fetch_and(&comm->bell->asleep, ~who);
+}
+
+void host_bell_sleep(struct host_comm *comm, uint32_t word, uint64_t most_ns)
+{
+    struct timespec t = {.tv_sec = (time_t)(most_ns / 1000000000u),
+                         .tv_nsec = (long)(most_ns % 1000000000u)};
+    syscall(SYS_futex, &comm->bell->word, FUTEX_WAIT, word, &t, NULL, 0);
+    host_bell_cancel(comm, HOST_ASLEEP_CALLER);
+}

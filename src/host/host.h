@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * host.h: the host engine: this process among others, links between ranks, and running plans on host memory.
+ * Joins plans (src/plan), kernels (src/reduce) and transports; knows no collective by name.
+ *
+ *   process.c  the process: transports opened, peers reached, communicators found by key, frames handed out
+ *   service.c  the service thread: poll, timers, operations of host streams
+ *   link.c     one rank to another: inboxes, lanes, acknowledgements
+ *   bind.c     a plan with byte offsets        engine.c, pending.c  the state machine that runs it
+ *   wait.c     how a caller waits              bell.c               how a sleeper is woken
+ */
+#ifndef HOST_HOST_H
+#define HOST_HOST_H
+
+#include "choir_transport.h"
+#include "host/lane.h"
+#include "plan/plan.h"
+#include "reduce/reduce.h"
+#include <pthread.h>
+
+/* --- process and peers (process.c) ------------------------------------------------------------ */
+#define HOST_TRANSPORTS 8u
+#define HOST_CARD_MOST 960u /* bytes; fits boot's address blob */
+
+/* What a rank tells the others of itself at creation; followed by the transports' addresses, each
+ * { uint8_t name_bytes, address_bytes (little endian 16 bit); name; address }. */
+struct host_card {
+    struct choir_process process;
+    uint64_t host_key;       /* equal on ranks of a host */
+    uint32_t version, bytes; /* bytes: of the whole card */
+    uint32_t cores, flags;
+    uint64_t wire_hash; /* of every setting that must be equal on all ranks */
+};
+
+enum host_end_state { HOST_END_NONE, HOST_END_TRYING, HOST_END_READY, HOST_END_FAILED };
+struct host_peer;
+struct host_end { /* one transport's endpoint to a peer process; the cookie of its upcalls */
+    struct host_peer *peer;
+    uint32_t transport; /* index into host_process.transport */
+    _Atomic uint32_t state;
+    struct choir_endpoint *endpoint;
+};
+struct host_peer { /* another process, or this one; lives as long as this process */
+    struct host_peer *next;
+    struct choir_process id;
+    struct host_end end[HOST_TRANSPORTS];
+    _Atomic(struct host_card *) card; /* a copy, once a communicator brought it */
+    _Atomic uint32_t best;            /* index of the READY end to use + 1; 0: none yet */
+    _Atomic uint32_t trying;          /* index being tried + 1; 0: not begun */
+    _Atomic int32_t failed;           /* choir_status once no end is left or the process died */
+};
+struct host_transport {
+    const struct choir_transport_ops *ops; /* overlaid: no entry is NULL */
+    struct choir_transport *t;
+    pthread_mutex_t lock; /* progress only */
+    bool maps;            /* has map: lanes lie in shared memory */
+};
+struct host_process {
+    struct choir_process id;
+    uint64_t host_key;
+    uint32_t transports;
+    struct host_transport transport[HOST_TRANSPORTS];
+    bool opened;
+    bool membarrier; /* sleepers pay the fence */
+};
+extern struct host_process host_process;
+
+/* Opens transports and starts the service thread; idempotent and counted: each start wants a stop. */
+enum choir_status host_start(void);
+void host_stop(void);
+extern uint32_t host_generation; /* counts forks on the way to this process */
+/* This process's card; `card` has room for HOST_CARD_MOST bytes. */
+enum choir_status host_card_write(struct host_card *card, uint64_t wire_hash);
+bool host_card_check(const void *card, uint32_t bytes); /* one received from elsewhere */
+struct host_peer *host_peer_find(const struct choir_process *id, bool create);
+/* Starts reaching the process if that has not begun; true once peer->best is set. Never blocks. */
+bool host_peer_reach(struct host_peer *peer, const struct host_card *card);
+static inline struct host_end *host_peer_end(struct host_peer *peer)
+{
+    uint32_t best = atomic_load_explicit(&peer->best, memory_order_acquire);
+    return best ? &peer->end[best - 1] : NULL;
+}
+static inline const struct choir_transport_ops *host_end_ops(const struct host_end *end)
+{
+    return host_process.transport[end->transport].ops;
+}
+void host_secret_add(const unsigned char secret[32]);
+void host_secret_forget(const unsigned char secret[32]);
+void host_transports_print(FILE *out);
+/* Lets every transport progress once; returns events seen. Skips one that another thread drives. */
+uint32_t host_progress(void);
+
+/* Frames. Kinds below CHOIR_FRAME_DATA are control; comm handles those from HOST_FRAME_COMM on. */
+enum host_frame {
+    HOST_FRAME_LINK = 1, /* "make an inbox for me": arg[0] bell key (0: none), arg[1] slot bytes */
+    HOST_FRAME_INBOX, /* the answer: arg[0] inbox key (0: send frames), arg[1] 1: may pull, arg[2] bell key */
+    HOST_FRAME_COMM = 16,
+    HOST_FRAME_FRAGMENT =
+        CHOIR_FRAME_DATA, /* lane, sequence, signature; arg[0] data ring offset, arg[1] where,
+                                               arg[2] fragments of the lane the other way consumed */
+    HOST_FRAME_CONSUMED,  /* lane; arg[2] as above */
+};
+
+/* --- service thread (service.c) ----------------------------------------------------------------- */
+enum choir_status service_start(void);
+void service_stop(void);
+void service_kick(void); /* makes it look around */
+enum choir_status service_watch(struct host_transport *transport, int fd, int writable,
+                                void (*fn)(void *), void *arg);
+/* fn(arg) on the service thread about every period_ns, until it is removed. */
+struct service_timer {
+    struct service_timer *next;
+    uint64_t period_ns, due_ns;
+    void (*fn)(void *arg);
+    void *arg;
+};
+void service_timer_add(struct service_timer *timer);
+void service_timer_remove(struct service_timer *timer); /* on return fn does not run any more */
+/* While drivers > 0, callers drive transports and the service thread keeps off their descriptors. */
+void service_driver_enter(void);
+void service_driver_leave(void);
+/* An operation the service thread advances: step(arg) true when done. Linked in by its owner. */
+struct service_work {
+    struct service_work *next;
+    bool (*step)(void *arg);
+    void *arg;
+    struct host_comm *comm; /* whose bell wakes it, or NULL */
+};
+void service_work_add(struct service_work *work);
+
+/* --- communicator, as the engine sees it ---------------------------------------------------------- */
+struct host_bell { /* shared: peers ring it */
+    _Atomic uint32_t word, asleep;
+    uint8_t pad[56];
+};
+struct
+    host_bell_box { /* a bell and who holds it: ranks of the same process share the memory itself */
+    _Atomic uint32_t holders;
+    uint32_t transport; /* that made `shared`, or HOST_TRANSPORTS: private memory */
+    struct choir_shared shared;
+    struct host_bell *bell;
+};
+enum choir_status host_bell_create(struct host_bell_box **box);
+void host_bell_drop(struct host_bell_box *box);
+enum host_asleep { HOST_ASLEEP_CALLER = 1, HOST_ASLEEP_SERVICE = 2 };
+
+enum host_link_state {
+    HOST_LINK_NONE,
+    HOST_LINK_REACHING,
+    HOST_LINK_ASKED,
+    HOST_LINK_MAPPING,
+    HOST_LINK_READY
+};
+struct host_link { /* this rank and one peer rank of a communicator, both directions */
+    uint32_t peer;
+    struct host_comm *comm;
+    _Atomic uint32_t out; /* enum host_link_state of the sending direction */
+    _Atomic uint32_t in;  /* 1: an inbox is there */
+    bool pulls; /* the peer can read this process's memory (messages to it may be pulled) */
+    bool same;  /* same process: its addresses are ours */
+    _Atomic uint32_t dead;
+    struct host_end *end;             /* what we send over */
+    struct host_end *back_end;        /* what the peer sends over */
+    _Atomic(struct host_bell *) bell; /* the peer's, or NULL: its transport wakes it */
+    _Atomic uint64_t bell_key;        /* still to be mapped, or 0 */
+    struct host_bell_box *bell_box;   /* same process: held */
+    struct host_bell *mapped_bell;
+    struct host_end *bell_end;
+    struct lane_segment *mapped;  /* the peer's inbox for us */
+    uint64_t inbox_key;           /* the peer's, as it answered; 0: send frames */
+    struct choir_shared inbox;    /* ours for the peer, if shared */
+    struct lane_segment *segment; /* the same, shared or private */
+    uint8_t *lent;                /* by frames: copies of what is under way, LANE_COUNT rings */
+    _Atomic uint32_t heard[LANE_COUNT];
+    struct choir_send request[LANE_COUNT][LANE_DEPTH];
+    struct lane_tx tx[LANE_COUNT];
+    struct lane_rx rx[LANE_COUNT];
+};
+
+struct host_member {
+    struct host_peer *peer;
+    const struct host_card *card;
+};
+
+struct host_comm {
+    struct host_comm *next; /* in the table by key */
+    _Atomic uint32_t users; /* upcalls at work in it */
+    uint64_t key;           /* names the communicator on the wire, its epoch included */
+    uint32_t rank, size;
+    struct host_member *member;        /* [size] */
+    _Atomic(struct host_link *) *link; /* [size], made when first needed */
+    pthread_mutex_t lock;              /* making links, the error record */
+    struct host_bell_box *bell_box;    /* own */
+    struct host_bell *bell;
+    uint64_t slot_bytes;
+    _Atomic int32_t broken; /* choir_status that every operation ends with, or 0 */
+    struct choir_error error;
+    uint32_t local_ranks, local_cores; /* on this host */
+    uint64_t sequence;                 /* operations begun */
+    uint32_t pass;                     /* of host_pending_advance */
+    uint8_t *scratch;                  /* TMP of the running operation */
+    uint64_t scratch_bytes;
+    _Atomic uint64_t shared_bytes, private_bytes;
+    _Atomic uint32_t links;
+    _Atomic uint32_t frame_links; /* directions of links that frames carry */
+    /* Control frames of kinds from HOST_FRAME_COMM on; payload is freed by the callee (malloc). */
+    void (*control)(struct host_comm *comm, const struct choir_frame *frame, void *payload);
+    /* The peer's process is gone. */
+    void (*peer_failed)(struct host_comm *comm, struct host_peer *peer, enum choir_status status,
+                        const char *text);
+    void (*broke)(struct host_comm *comm); /* after the first host_comm_break */
+    void *owner;
+};
+/* In and out of the table that arriving frames are handed out by (peers.c). */
+struct host_bell_box *peers_hold_bell(uint64_t key, uint32_t rank); /* NULL: no such rank here */
+void peers_add_comm(struct host_comm *comm);
+bool peers_remove_comm(struct host_comm *comm,
+                       uint64_t most_ns); /* false: an upcall is still at work */
+enum choir_status host_comm_open(
+    struct host_comm *comm); /* key, rank, size, member, slot_bytes ... set */
+void host_comm_close(struct host_comm *comm);
+/* Ends every operation of the communicator with status; first one wins. Any thread. */
+void host_comm_break(struct host_comm *comm, enum choir_status status,
+                     const struct base_error_at *at, const char *remedy, const char *text, ...)
+    __attribute__((format(printf, 5, 6)));
+/* Sends a control frame to a rank; false: its process is not reached yet, try again later. The payload is copied. */
+bool host_control_send(struct host_comm *comm, uint32_t to, uint16_t kind, const uint64_t arg[3],
+                       uint32_t flags, const void *payload, uint32_t bytes);
+
+void host_control_sweep(bool all); /* frees payloads that transports are done with */
+
+/* --- links (link.c) --------------------------------------------------------------------------- */
+struct host_link *host_link_get(struct host_comm *comm, uint32_t peer); /* NULL: no memory */
+void host_link_retry_bell(struct host_link *link);
+bool host_link_ready(struct host_link *link); /* may send; starts connecting if it has not begun */
+static inline bool host_link_in(const struct host_link *link)
+{
+    return atomic_load_explicit(&link->in, memory_order_acquire) != 0;
+}
+void host_link_frame(struct host_comm *comm, struct host_end *end, const struct choir_frame *frame);
+void *host_link_place(struct host_comm *comm, const struct choir_frame *frame);
+void host_link_arrived(struct host_comm *comm, const struct choir_frame *frame, void *where);
+void host_link_free(struct host_link *link);
+/* Publishes a fragment from contiguous memory; false: no room now. `lend`: the source stays unchanged until
+ * host_link_freed passes (frames). */
+bool host_link_put(struct host_link *link, uint32_t lane, const void *source, uint64_t bytes,
+                   uint32_t signature, bool lend);
+/* For sources in pieces: room in the line or data ring to be filled, then host_link_publish. NULL: no room. */
+void *host_link_room(struct host_link *link, uint32_t lane, uint64_t bytes);
+void host_link_publish(struct host_link *link, uint32_t lane, uint64_t bytes, uint32_t signature);
+/* Publishes a whole message to be read by the peer. */
+bool host_link_put_pull(struct host_link *link, uint32_t lane, const void *source, uint64_t bytes,
+                        uint32_t signature);
+void host_link_consume(struct host_link *link, uint32_t lane,
+                       uint32_t where); /* the front fragment is used up */
+void host_link_pulled(struct host_link *link, uint32_t lane,
+                      uint64_t bytes); /* progress of a pull */
+uint32_t host_link_freed(struct host_link *link,
+                         uint32_t lane); /* by frames: prefix that may be rewritten */
+enum choir_status host_link_read(struct host_link *link, void *to, uint64_t from, uint64_t bytes);
+
+/* --- bell.c ------------------------------------------------------------------------------------- */
+void host_bell_ring_slow(struct host_link *link);
+/* Called after publishing anything the peer may sleep for. */
+static inline void host_bell_ring(struct host_link *link)
+{
+    struct host_bell *bell = atomic_load_explicit(&link->bell, memory_order_relaxed);
+    if (!bell)
+        return;
+    if (base_unlikely(
+            !host_process.membarrier)) /* else the sleeper pays: pairs with host_bell_sleep */
+        atomic_thread_fence(memory_order_seq_cst);
+    if (base_unlikely(atomic_load_explicit(&bell->asleep, memory_order_relaxed)))
+        host_bell_ring_slow(link);
+}
+/* Announces sleep; the caller must look once more before host_bell_sleep. Returns the word to sleep on. */
+uint32_t host_bell_prepare(struct host_comm *comm, uint32_t who);
+void host_bell_sleep(struct host_comm *comm, uint32_t word, uint64_t most_ns);
+void host_bell_cancel(struct host_comm *comm, uint32_t who);
+void host_bell_wake_own(struct host_comm *comm); /* local events: service thread to caller */
+
+/* --- a plan with byte offsets (bind.c) ------------------------------------------------------------ */
+struct host_seg {
+    uint64_t at, bytes; /* offset in the buffer */
+};
+struct host_place {
+    struct host_link *link; /* NULL: local */
+    uint32_t buf, segs;
+    struct host_seg *seg; /* local only */
+};
+struct host_rstep { /* a step at one iteration and instance */
+    uint32_t step, iter;
+    uint16_t ins, outs;
+    uint16_t msg_ins, msg_outs;
+    bool simple; /* every local place is one segment */
+    uint64_t bytes;
+    struct host_place *place; /* ins, then outs */
+};
+struct host_bound {
+    struct choir_plan *plan;
+    const char *algorithm; /* that made it */
+    uint32_t elem;         /* bytes of an element */
+    uint64_t slot_bytes;
+    uint64_t tmp_stride, tmp_bytes;  /* of one instance */
+    uint32_t most_places, most_segs; /* of any step */
+    uint32_t most_ins;
+    uint32_t pendings;     /* most messages an instance posts */
+    uint64_t pending_segs; /* segments these need in all */
+    uint32_t cached;       /* resolved steps of the one program, or 0: resolved as it runs */
+    struct host_rstep *rstep;
+    uint64_t memory_bytes;
+};
+enum choir_status host_bind(struct host_comm *comm, struct choir_plan *plan, uint32_t elem,
+                            struct host_bound **bound); /* takes plan over on success */
+void host_bound_free(struct host_bound *bound);
+/* Resolves a step into *r; places and segs have room for bound->most_*. */
+void host_resolve(struct host_comm *comm, const struct host_bound *bound, uint32_t instance,
+                  uint32_t step, uint32_t iter, struct host_rstep *r, struct host_seg *segs);
+
+/* --- running (engine.c, pending.c) ------------------------------------------------------------------ */
+typedef void (*host_user_fn)(void *ctx, void *dst, const void *const *src, uint32_t nsrc,
+                             uint64_t count);
+struct host_combine {
+    reduce_fn fn; /* NULL: user */
+    choir_reduce_fn user;
+    void *context;
+    enum choir_type type;
+};
+
+/* Messages to this size are copied to slots (or frames) at once; longer ones are read by the peer, or lent to the
+ * transport, where that is possible: two copies through warm slots cost less than a system call and pinning pages. */
+#define HOST_COPY_BYTES 8192u
+
+struct host_pending { /* a message from local memory, streaming in the background */
+    struct host_link *link;
+    const uint8_t *base; /* of the buffer its segments are in */
+    struct host_seg *seg;
+    uint32_t segs;
+    bool started, pull, published; /* begun; to be read by the peer; nothing left to publish */
+    uint64_t bytes, done;          /* published so far */
+    uint32_t first, last;          /* fragment numbers, once begun and once published */
+};
+
+enum host_phase { HOST_AWAIT, HOST_WRITE };
+struct host_run { /* one live instance; its number modulo the window is its lane */
+    uint32_t instance, lane;
+    bool live, finished; /* finished: all steps done, pendings may still stream */
+    enum host_phase phase;
+    bool landing;
+    uint32_t index; /* of the cached resolved step */
+    uint32_t seen;  /* message ins of the fragment known to have arrived */
+    uint64_t at;    /* bytes of the step already done */
+    uint64_t slot_bytes;
+    const struct host_rstep *now;
+    struct plan_cursor cursor;
+    uint8_t *tmp, *staging,
+        *pulled; /* staging: a fragment for late writes; pulled: what was read from peers */
+    const void **source;
+    struct host_rstep scratch;
+    struct host_seg *scratch_seg;
+    struct host_pending *pending;
+    struct host_seg *pending_seg;
+    uint32_t pendings, open; /* posted; the lowest not consumed */
+    uint64_t pending_segs;
+};
+
+struct host_op {
+    struct host_comm *comm;
+    const struct host_bound *bound;
+    uint8_t *base[2]; /* IN, OUT */
+    uint32_t signature;
+    uint64_t sequence;
+    struct host_combine combine;
+    enum choir_status status;
+    uint32_t live;
+    uint32_t window;
+    int waiting; /* the rank that the last advance waited for, or -1 */
+    struct host_run run[LANE_COUNT];
+};
+/* Takes memory for running op->bound from the communicator's scratch, which grows. */
+enum choir_status host_op_start(struct host_op *op);
+/* Moves what can be moved; true when ended (op->status). Never blocks. */
+bool host_op_advance(struct host_op *op);
+/* Gives up: no transport writes into the buffers any more, unless false (a fragment is half way). */
+bool host_op_cancel(struct host_op *op);
+void host_op_fail(struct host_op *op, enum choir_status status, const struct host_link *link,
+                  const char *remedy, const char *text, ...) __attribute__((format(printf, 5, 6)));
+static inline uint8_t *host_op_base(const struct host_op *op, const struct host_run *run,
+                                    uint32_t buf)
+{
+    return buf == CHOIR_TMP ? run->tmp : op->base[buf];
+}
+
+/* pending.c */
+void host_pending_post(struct host_op *op, struct host_run *run, const struct host_rstep *r,
+                       struct host_link *link);
+bool host_pending_advance(struct host_op *op, struct host_run *run); /* true: something moved */
+/* Whether a pending message of the run still has to read any of [at, at + bytes). */
+bool host_pending_blocks(const struct host_run *run, const uint8_t *at, uint64_t bytes);
+
+/* --- waiting (wait.c) ---------------------------------------------------------------------------- */
+/* Advances until ended or limit_ns from now. late(arg, waited_ns) is called now and then while waiting;
+ * anything but CHOIR_OK from it ends the wait. */
+enum choir_status host_wait(struct host_op *op, uint64_t limit_ns,
+                            enum choir_status (*late)(void *arg, uint64_t waited_ns), void *arg);
+
+#endif

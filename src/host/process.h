@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* process.h: between process.c (this process), peers.c (other processes, frames) and service.c. */
+#ifndef HOST_PROCESS_H
+#define HOST_PROCESS_H
+
+#include "host/host.h"
+
+/* Upcalls of the transports (peers.c); context is the transport's index. */
+void *process_accepted(void *context, const struct choir_process *id,
+                       struct choir_endpoint *endpoint);
+void *process_place(void *context, void *cookie, const struct choir_frame *frame);
+void process_arrived(void *context, void *cookie, const struct choir_frame *frame, void *where);
+void process_failed(void *context, void *cookie, enum choir_status status, int sys_errno,
+                    const char *text);
+void process_forget(void); /* frees peers and early frames; transports are closed */
+void process_forked(void); /* in the child: forgets without freeing what other threads held */
+void service_forked(void);
+/* The address of the named transport on a card. */
+const void *process_card_address(const struct host_card *card, const char *name, size_t *bytes);
+
+#endif

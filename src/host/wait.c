@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * wait.c: how a caller waits for its operation. It spins while the ranks of this host have a core each, yields after that (or
+ * at once, where they outnumber the cores), and after CHOIR_SPIN sleeps on its bell; whoever brings something rings.
+ */
+#include "host/host.h"
+#include "base/knob.h"
+#include <sched.h>
+
+#define SLEEP_NS                                                                                   \
+    20000000u /* at most: the deadline and the report of lateness are looked at in between */
+
+static bool uses_frames(const struct host_op *op)
+{
+    return atomic_load_explicit(&op->comm->frame_links, memory_order_relaxed) != 0;
+}
+
+/* Moves the wires and the operation; true when ended. */
+static bool turn(struct host_op *op, bool wires)
+{
+    if (wires)
+        host_progress();
+    if (base_unlikely(atomic_load_explicit(&op->comm->broken, memory_order_relaxed))) {
+        if (op->status == CHOIR_OK)
+            op->status = (enum choir_status)atomic_load(&op->comm->broken);
+        return true;
+    }
+    return host_op_advance(op);
+}
+
+static bool spin(struct host_op *op)
+{
+    uint32_t turns = op->comm->local_ranks > op->comm->local_cores ? 20 : 2000;
+    for (uint32_t i = 0; i < turns; i++) {
+        if (host_op_advance(op))
+            return true;
+        if (i > 200) /* a pause is as long as a hop on recent processors */
+            base_relax();
+    }
+    return false;
+}
+
+static bool sleep_once(struct host_op *op, bool wires)
+{
+    uint32_t word = host_bell_prepare(op->comm, HOST_ASLEEP_CALLER);
+    if (turn(op, wires)) {
+        host_bell_cancel(op->comm, HOST_ASLEEP_CALLER);
+        return true;
+    }
+    if (wires) /* the service thread takes the wires over meanwhile */
+        service_driver_leave();
+    host_bell_sleep(op->comm, word, SLEEP_NS);
+    if (wires)
+        service_driver_enter();
+    return turn(op, wires);
+}
+
+enum choir_status host_wait(struct host_op *op, uint64_t limit_ns,
+                            enum choir_status (*late)(void *arg, uint64_t waited_ns), void *arg)
+{
+    if (host_op_advance(op))
+        return op->status;
+    bool wires = uses_frames(op), done;
+    if (!wires && spin(op))
+        return op->status;
+    uint64_t start = base_now_ns(), spin_ns = (uint64_t)knob_int(KNOB_SPIN);
+    if (wires)
+        service_driver_enter();
+    do {
+        done = turn(op, wires);
+        if (done)
+            break;
+        if (!wires && uses_frames(op)) {
+            wires = true;
+            service_driver_enter();
+        }
+        uint64_t waited = base_now_ns() - start;
+        if (waited > spin_ns && !(done = sleep_once(op, wires)))
+            waited = base_now_ns() - start;
+        else if (!done && (!wires || op->comm->local_ranks > op->comm->local_cores))
+            sched_yield();
+        enum choir_status st = done || waited < SLEEP_NS ? CHOIR_OK : late(arg, waited);
+        if (st == CHOIR_OK && !done && waited > limit_ns)
+            st = CHOIR_ERR_TIMEOUT;
+        if (st != CHOIR_OK) {
+            op->status = st;
+            done = true;
+        }
+    } while (!done);
+    if (wires)
+        service_driver_leave();
+    if (op->status != CHOIR_OK)
+        host_op_cancel(op);
+    return op->status;
+}
