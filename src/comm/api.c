@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * api.c: the entry points of the collectives: every argument is checked before anything starts, then the call is run, put in
+ * the open group, or handed to its stream.
+ */
+#include "comm/comm.h"
+#include <stdarg.h>
+#include <stdio.h>
+
+enum choir_status comm_fail(struct choir_comm *c, enum choir_status status, const char *remedy,
+                            const char *text, ...)
+{
+    char line[256];
+    va_list ap;
+    va_start(ap, text);
+    vsnprintf(line, sizeof(line), text, ap);
+    va_end(ap);
+    base_error_fill(base_error_thread(), status,
+                    &(struct base_error_at){(int)c->host.rank, -1, c->host.sequence, 0, NULL},
+                    remedy, "rank %u: %s", c->host.rank, line);
+    return comm_take_error(c, status);
+}
+
+enum choir_status comm_take_error(struct choir_comm *c, enum choir_status status)
+{
+    struct choir_error *e = base_error_thread();
+    e->rank = (int)c->host.rank;
+    pthread_mutex_lock(&c->host.lock);
+    if (!atomic_load(&c->host.broken))
+        c->host.error = *e;
+    pthread_mutex_unlock(&c->host.lock);
+    return status;
+}
+
+static enum choir_status check_type(struct choir_comm *c, const struct comm_call *a)
+{
+    if ((unsigned)a->type >= CHOIR_TYPES)
+        return comm_fail(c, CHOIR_ERR_TYPE, "see enum choir_type", "type is %d", (int)a->type);
+    uint64_t most = UINT64_MAX / 16 / c->host.size;
+    if (a->count > most)
+        return comm_fail(c, CHOIR_ERR_COUNT, "counts are in elements", "count %llu is too large",
+                         (unsigned long long)a->count);
+    return CHOIR_OK;
+}
+
+/* Bytes of the buffers of this rank. */
+static enum choir_status check_buffers(struct choir_comm *c, const struct comm_call *a)
+{
+    struct choir_shape shape;
+    uint64_t in, out;
+    call_shape(c, a, &shape);
+    plan_shape_extent(&shape, &in, &out);
+    uint64_t elem = choir_type_bytes(a->type);
+    if (in && !a->in)
+        return comm_fail(c, CHOIR_ERR_POINTER, "pass a buffer of count elements", "send is NULL");
+    if (out && !a->out)
+        return comm_fail(c, CHOIR_ERR_POINTER, "pass a buffer for the result", "recv is NULL");
+    const uint8_t *i = a->in, *o = a->out;
+    if (!in || !out || i + in * elem <= o || o + out * elem <= i)
+        return CHOIR_OK;
+    int64_t shift;
+    if (plan_shape_in_place(&shape, &shift) && i == o + shift * (int64_t)elem)
+        return CHOIR_OK;
+    return comm_fail(c, CHOIR_ERR_POINTER,
+                     "use separate buffers, or the in-place form that choir.h names",
+                     "send and recv of %s overlap", plan_kind_name(a->kind));
+}
+
+static enum choir_status check_op(struct choir_comm *c, const struct comm_call *a)
+{
+    struct host_combine combine;
+    return plan_kind_reduces(a->kind) ? call_combine(c, a, &combine) : CHOIR_OK;
+}
+
+static enum choir_status check(struct choir_comm *c, const struct comm_call *a)
+{
+    enum choir_status st = (enum choir_status)atomic_load(&c->host.broken);
+    if (st != CHOIR_OK) {
+        pthread_mutex_lock(&c->host.lock);
+        *base_error_thread() = c->host.error;
+        pthread_mutex_unlock(&c->host.lock);
+        return st;
+    }
+    if (atomic_load(&c->state) != COMM_READY)
+        return comm_fail(
+            c, CHOIR_ERR_STATE,
+            "wait until choir_comm_status is CHOIR_OK; no calls after choir_comm_finalize",
+            "comm is %s", atomic_load(&c->state) == COMM_CREATING ? "being created" : "finalized");
+    if (a->root < 0 || (uint32_t)a->root >= c->host.size)
+        return comm_fail(c, CHOIR_ERR_RANK, "ranks run from 0 to size - 1",
+                         "root %d is not in 0..%u", a->root, c->host.size - 1);
+    st = check_type(c, a);
+    if (st == CHOIR_OK)
+        st = check_op(c, a);
+    return st == CHOIR_OK && a->kind != CHOIR_BARRIER ? check_buffers(c, a) : st;
+}
+
+static enum choir_status take_call(struct choir_comm *c, const struct choir_call *call,
+                                   struct comm_call *a)
+{
+    if (!call)
+        return CHOIR_OK;
+    if (call->bytes < sizeof(*call) || call->flags)
+        return comm_fail(c, CHOIR_ERR_ARGUMENT,
+                         "set call->bytes = sizeof(struct choir_call) and flags = 0",
+                         "call has %u bytes and flags %u", call->bytes, call->flags);
+    a->deadline_ns = call->deadline_ns;
+    return CHOIR_OK;
+}
+
+static enum choir_status submit(struct choir_comm *c, struct comm_call *a,
+                                struct choir_stream *stream, const struct choir_call *call)
+{
+    enum choir_status st = comm_check(c);
+    if (st != CHOIR_OK)
+        return st;
+    if (base_likely(!call && !stream && !group_open() && run_memo(c, a, &st)))
+        return st;
+    st = take_call(c, call, a);
+    if (st == CHOIR_OK)
+        st = check(c, a);
+    if (st != CHOIR_OK)
+        return st;
+    if (base_unlikely(group_open()))
+        return group_add(c, a, stream);
+    if (base_unlikely(stream != NULL))
+        return stream_submit_call(stream, c, a);
+    return run_call(c, a);
+}
+
+enum choir_status choir_all_reduce_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
+                                     enum choir_type type, choir_op op, choir_stream *stream,
+                                     const struct choir_call *call)
+{
+    struct comm_call a = {
+        .kind = CHOIR_ALL_REDUCE, .type = type, .op = op, .count = count, .in = send, .out = recv};
+    return submit(comm, &a, stream, call);
+}
+
+enum choir_status choir_reduce_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
+                                 enum choir_type type, choir_op op, int root, choir_stream *stream,
+                                 const struct choir_call *call)
+{
+    struct comm_call a = {.kind = CHOIR_REDUCE,
+                          .type = type,
+                          .op = op,
+                          .root = root,
+                          .count = count,
+                          .in = send,
+                          .out = recv};
+    return submit(comm, &a, stream, call);
+}
+
+enum choir_status choir_broadcast_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
+                                    enum choir_type type, int root, choir_stream *stream,
+                                    const struct choir_call *call)
+{
+    struct comm_call a = {.kind = CHOIR_BROADCAST,
+                          .type = type,
+                          .root = root,
+                          .count = count,
+                          .in = send,
+                          .out = recv};
+    return submit(comm, &a, stream, call);
+}
+
+enum choir_status choir_all_gather_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
+                                     enum choir_type type, choir_stream *stream,
+                                     const struct choir_call *call)
+{
+    struct comm_call a = {
+        .kind = CHOIR_ALL_GATHER, .type = type, .count = count, .in = send, .out = recv};
+    return submit(comm, &a, stream, call);
+}
+
+enum choir_status choir_reduce_scatter_x(choir_comm *comm, const void *send, void *recv,
+                                         uint64_t count, enum choir_type type, choir_op op,
+                                         choir_stream *stream, const struct choir_call *call)
+{
+    struct comm_call a = {.kind = CHOIR_REDUCE_SCATTER,
+                          .type = type,
+                          .op = op,
+                          .count = count,
+                          .in = send,
+                          .out = recv};
+    return submit(comm, &a, stream, call);
+}
+
+enum choir_status choir_all_to_all_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
+                                     enum choir_type type, choir_stream *stream,
+                                     const struct choir_call *call)
+{
+    struct comm_call a = {
+        .kind = CHOIR_ALL_TO_ALL, .type = type, .count = count, .in = send, .out = recv};
+    return submit(comm, &a, stream, call);
+}
+
+enum choir_status choir_gather_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
+                                 enum choir_type type, int root, choir_stream *stream,
+                                 const struct choir_call *call)
+{
+    struct comm_call a = {
+        .kind = CHOIR_GATHER, .type = type, .root = root, .count = count, .in = send, .out = recv};
+    return submit(comm, &a, stream, call);
+}
+
+enum choir_status choir_scatter_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
+                                  enum choir_type type, int root, choir_stream *stream,
+                                  const struct choir_call *call)
+{
+    struct comm_call a = {
+        .kind = CHOIR_SCATTER, .type = type, .root = root, .count = count, .in = send, .out = recv};
+    return submit(comm, &a, stream, call);
+}
+
+enum choir_status choir_barrier_x(choir_comm *comm, choir_stream *stream,
+                                  const struct choir_call *call)
+{
+    struct comm_call a = {.kind = CHOIR_BARRIER, .type = CHOIR_UINT8};
+    return submit(comm, &a, stream, call);
+}
+
+/* --- point to point ---------------------------------------------------------------------------- */
+
+static enum choir_status message(struct choir_comm *c, struct comm_message m, uint64_t count,
+                                 enum choir_type type, int peer, struct choir_stream *stream,
+                                 const struct choir_call *call)
+{
+    struct comm_call a = {.kind = CHOIR_EXCHANGE, .type = CHOIR_UINT8};
+    enum choir_status st = comm_check(c);
+    if (st == CHOIR_OK)
+        st = take_call(c, call, &a);
+    if (st != CHOIR_OK)
+        return st;
+    if (peer < 0 || (uint32_t)peer >= c->host.size)
+        return comm_fail(c, CHOIR_ERR_RANK, "ranks run from 0 to size - 1",
+                         "peer %d is not in 0..%u", peer, c->host.size - 1);
+    struct comm_call t = {.type = type, .count = count};
+    if ((st = check_type(c, &t)) != CHOIR_OK || (st = check(c, &a)) != CHOIR_OK)
+        return st;
+    if (count && !m.memory)
+        return comm_fail(c, CHOIR_ERR_POINTER, "pass a buffer of count elements", "%s is NULL",
+                         m.send ? "send" : "recv");
+    m.peer = (uint32_t)peer;
+    m.bytes = count * choir_type_bytes(type);
+    if (group_open())
+        return group_add_message(c, &m, stream);
+    if ((uint32_t)peer == c->host.rank)
+        return comm_fail(c, CHOIR_ERR_RANK,
+                         "put a rank's send to itself and its receive into one group",
+                         "peer %d is this rank", peer);
+    st = choir_group_start();
+    if (st == CHOIR_OK)
+        st = group_add_message(c, &m, stream);
+    enum choir_status ended = choir_group_end();
+    return st == CHOIR_OK ? ended : st;
+}
+
+enum choir_status choir_send_x(choir_comm *comm, const void *send, uint64_t count,
+                               enum choir_type type, int peer, choir_stream *stream,
+                               const struct choir_call *call)
+{
+    struct comm_message m = {.send = true, .memory = (uint8_t *)(uintptr_t)send};
+    return message(comm, m, count, type, peer, stream, call);
+}
+
+enum choir_status choir_recv_x(choir_comm *comm, void *recv, uint64_t count, enum choir_type type,
+                               int peer, choir_stream *stream, const struct choir_call *call)
+{
+    struct comm_message m = {.send = false, .memory = recv};
+    return message(comm, m, count, type, peer, stream, call);
+}
+
+/* --- v-forms ------------------------------------------------------------------------------------- */
+
+static enum choir_status check_counts(struct choir_comm *c, const uint64_t *counts,
+                                      const uint64_t *offsets, const char *name)
+{
+    enum choir_status st = comm_check(c);
+    if (st != CHOIR_OK)
+        return st;
+    if (!counts)
+        return comm_fail(c, CHOIR_ERR_POINTER, "pass one count for each rank", "%s is NULL", name);
+    uint64_t sum = 0, most = UINT64_MAX / 64;
+    for (uint32_t r = 0; r < c->host.size; r++) {
+        sum += counts[r];
+        if (counts[r] > most || sum > most || (offsets && offsets[r] > most))
+            return comm_fail(c, CHOIR_ERR_COUNT, "counts and offsets are in elements",
+                             "%s[%u] is %llu", name, r, (unsigned long long)counts[r]);
+    }
+    return CHOIR_OK;
+}
+
+enum choir_status choir_all_gather_v_x(choir_comm *comm, const void *send, void *recv,
+                                       const uint64_t *counts, const uint64_t *offsets,
+                                       enum choir_type type, choir_stream *stream,
+                                       const struct choir_call *call)
+{
+    struct comm_call a = {.kind = CHOIR_ALL_GATHER_V,
+                          .type = type,
+                          .in = send,
+                          .out = recv,
+                          .out_count = counts,
+                          .out_offset = offsets};
+    enum choir_status st = check_counts(comm, counts, offsets, "counts");
+    return st == CHOIR_OK ? submit(comm, &a, stream, call) : st;
+}
+
+enum choir_status choir_reduce_scatter_v_x(choir_comm *comm, const void *send, void *recv,
+                                           const uint64_t *counts, const uint64_t *offsets,
+                                           enum choir_type type, choir_op op, choir_stream *stream,
+                                           const struct choir_call *call)
+{
+    struct comm_call a = {.kind = CHOIR_REDUCE_SCATTER_V,
+                          .type = type,
+                          .op = op,
+                          .in = send,
+                          .out = recv,
+                          .in_count = counts,
+                          .in_offset = offsets};
+    enum choir_status st = check_counts(comm, counts, offsets, "counts");
+    return st == CHOIR_OK ? submit(comm, &a, stream, call) : st;
+}
+
+enum choir_status choir_all_to_all_v_x(choir_comm *comm, const void *send,
+                                       const uint64_t *send_counts, const uint64_t *send_offsets,
+                                       void *recv, const uint64_t *recv_counts,
+                                       const uint64_t *recv_offsets, enum choir_type type,
+                                       choir_stream *stream, const struct choir_call *call)
+{
+    struct comm_call a = {.kind = CHOIR_ALL_TO_ALL_V,
+                          .type = type,
+                          .in = send,
+                          .out = recv,
+                          .in_count = send_counts,
+                          .in_offset = send_offsets,
+                          .out_count = recv_counts,
+                          .out_offset = recv_offsets};
+    enum choir_status st = check_counts(comm, send_counts, send_offsets, "send_counts");
+    if (st == CHOIR_OK)
+        st = check_counts(comm, recv_counts, recv_offsets, "recv_counts");
+    return st == CHOIR_OK ? submit(comm, &a, stream, call) : st;
+}
+
+enum choir_status choir_gather_v_x(choir_comm *comm, const void *send, uint64_t send_count,
+                                   void *recv, const uint64_t *counts, const uint64_t *offsets,
+                                   enum choir_type type, int root, choir_stream *stream,
+                                   const struct choir_call *call)
+{
+    struct comm_call a = {.kind = CHOIR_GATHER_V,
+                          .type = type,
+                          .root = root,
+                          .in = send,
+                          .out = recv,
+                          .in_count = &send_count};
+    enum choir_status st = comm_check(comm);
+    if (st == CHOIR_OK && (int)comm->host.rank == root) {
+        st = check_counts(comm, counts, offsets, "counts");
+        a.out_count = counts, a.out_offset = offsets;
+    }
+    return st == CHOIR_OK ? submit(comm, &a, stream, call) : st;
+}
+
+enum choir_status choir_scatter_v_x(choir_comm *comm, const void *send, const uint64_t *counts,
+                                    const uint64_t *offsets, void *recv, uint64_t recv_count,
+                                    enum choir_type type, int root, choir_stream *stream,
+                                    const struct choir_call *call)
+{
+    struct comm_call a = {.kind = CHOIR_SCATTER_V,
+                          .type = type,
+                          .root = root,
+                          .in = send,
+                          .out = recv,
+                          .out_count = &recv_count};
+    enum choir_status st = comm_check(comm);
+    if (st == CHOIR_OK && (int)comm->host.rank == root) {
+        st = check_counts(comm, counts, offsets, "counts");
+        a.in_count = counts, a.in_offset = offsets;
+    }
+    return st == CHOIR_OK ? submit(comm, &a, stream, call) : st;
+}

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * comm.h: the communicator behind choir_comm, and what the files of src/comm share. The only module that knows all
+ * others: boot, plans, the host engine.
+ *
+ *   life.c      create, destroy, abort, queries      creation.c  the steps of coming to life
+ *   tree.c      small agreements among all ranks     split.c     children: split, shrink
+ *   api.c       entry points, argument checks        call.c      from a call to a bound plan
+ *   run.c       running it, scaling                  group.c     groups
+ *   stream.c    host streams and events              watch.c     lateness, death, verdicts
+ *   memory.c    shared memory, registration, windows op.c        made operations
+ */
+#ifndef COMM_COMM_H
+#define COMM_COMM_H
+
+#include "boot/boot.h"
+#include "host/host.h"
+
+#define COMM_OPS 64u /* made operations alive at a time */
+#define COMM_RECORDS 64u
+
+/* --- tree.c: agreements. Every rank gives a blob; every rank gets all of them, in rank order ------------ */
+#define TREE_CHILDREN BOOT_FANOUT
+struct tree_part {
+    uint32_t round, bytes, got;
+    uint8_t *data;
+};
+struct comm_tree {
+    pthread_mutex_t lock;
+    uint32_t round; /* of the last agreement begun */
+    bool sent;      /* our part went up */
+    uint8_t *own;
+    uint32_t own_bytes;
+    struct tree_part child[TREE_CHILDREN], down;
+    uint32_t down_sent; /* children that have the result */
+};
+struct tree_record { /* in the result: this, then bytes of blob, padded to 8 */
+    uint32_t rank, bytes;
+};
+
+/* --- what a call is -------------------------------------------------------------------------------- */
+struct comm_call {
+    enum choir_kind kind;
+    enum choir_type type;
+    choir_op op;
+    int root;
+    uint64_t count;
+    const void *in;
+    void *out;
+    const uint64_t *in_count, *in_offset, *out_count, *out_offset; /* v-forms */
+    uint64_t deadline_ns; /* relative; 0: the communicator's */
+    uint64_t *owned;      /* of a copy: all its lists */
+};
+
+struct
+    comm_memo { /* the last call of the fixed forms: a repeated one is checked and looked up by one comparison */
+    struct {
+        uint32_t kind, type, op;
+        int32_t root;
+        uint64_t count;
+    } what;
+    struct host_bound *bound; /* NULL: nothing is kept */
+    struct host_combine combine;
+    uint32_t signature;
+    bool plain; /* no scaling, no division */
+    uint64_t in_bytes, out_bytes;
+    int64_t shift; /* in place: bytes of IN from OUT's start */
+    bool may_alias;
+};
+
+struct comm_key { /* what a bound plan depends on, but for v-form counts */
+    uint32_t kind, elem, root, ordered;
+    uint64_t count;
+};
+
+struct comm_op { /* one made by choir_op_create_* */
+    bool used, scaled, commutative;
+    enum choir_type type;
+    const void *scale;
+    choir_reduce_fn fn;
+    void *context;
+};
+
+struct comm_record {
+    _Atomic uint64_t sequence;
+    _Atomic uint32_t signature;
+    _Atomic uint32_t kind;
+};
+
+enum comm_state { COMM_CREATING, COMM_READY, COMM_FINALIZED, COMM_FAILED };
+
+struct creation;
+struct choir_comm {
+    uint64_t magic;
+    uint32_t generation; /* of the process that made it: a fork's child has another */
+    struct host_comm host;
+    _Atomic uint32_t state;
+    struct choir_config config;
+    char name[64];
+    uint64_t timeout_ns;
+    bool host_open, started, has_secret; /* what life.c has to undo */
+    struct boot_id id;
+    struct comm_tree tree;
+    struct creation *creation;
+    uint32_t children, shrinks; /* made of it */
+    struct choir_layout *layout;
+    struct plan_cluster cluster;
+    struct plan_table *table;
+    struct plan_cache *plans;
+    struct comm_memo memo;
+    struct comm_op ops[COMM_OPS];
+    _Atomic uint32_t busy;   /* a call is in it */
+    uint64_t tickets;        /* drawn while busy is held */
+    _Atomic uint64_t served; /* operations called; ended: in order, streams included */
+    uint64_t collectives;    /* begun: equal on all ranks at the same point of the program */
+    struct comm_record record[COMM_RECORDS];
+    struct host_op op; /* of calls without a stream */
+    uint8_t *scaled;   /* copy of inputs of a scaled sum */
+    uint64_t scaled_bytes;
+    _Atomic uint8_t *gone; /* [size] 1: the rank destroyed its side */
+    struct service_work flood;
+    _Atomic uint32_t flooding;
+    struct choir_error verdict;   /* what is flooded */
+    uint64_t asked_ns, logged_ns; /* watch.c: last question, last log line */
+};
+#define COMM_MAGIC 0x63686f6972636f6dull
+
+/* Frames. */
+enum comm_frame {
+    COMM_FRAME_UP = HOST_FRAME_COMM, /* arg: round, bytes in all, offset */
+    COMM_FRAME_DOWN,
+    COMM_FRAME_BYE,     /* the sender destroyed its communicator */
+    COMM_FRAME_VERDICT, /* payload struct choir_error */
+    COMM_FRAME_QUERY,   /* arg: collectives begun, signature */
+    COMM_FRAME_STATE, /* the answer: arg: collectives begun there, signature there of the asked one or 0, asked */
+};
+
+/* tree.c */
+void tree_init(struct comm_tree *t);
+void tree_free(struct comm_tree *t);
+enum choir_status tree_start(struct choir_comm *c, const void *blob, uint32_t bytes);
+/* CHOIR_OK: *result (malloc) holds every rank's record in rank order. */
+enum choir_status tree_test(struct choir_comm *c, uint8_t **result, uint32_t *bytes);
+void tree_frame(struct choir_comm *c, const struct choir_frame *f, const void *payload);
+/* The blob of each rank from a result; false: not every rank is in it, or a length is wrong. */
+bool tree_index(const uint8_t *result, uint32_t bytes, uint32_t ranks, const void **blob,
+                uint32_t *blob_bytes);
+static inline uint32_t tree_parent(uint32_t rank)
+{
+    return (rank - 1) / TREE_CHILDREN;
+}
+
+/* life.c, creation.c */
+struct choir_comm *comm_alloc(const struct choir_config *config, enum choir_status *status);
+void comm_free(struct choir_comm *c);
+enum choir_status comm_check(const struct choir_comm *c); /* a live handle of this process */
+/* Begins creation from an id, or from members already known (children). */
+enum choir_status creation_start_id(struct choir_comm *c, const struct choir_id *id, uint32_t rank,
+                                    uint32_t size);
+enum choir_status creation_start_members(struct choir_comm *c, uint64_t key, uint32_t rank,
+                                         uint32_t size, struct host_member *members);
+/* One step; CHOIR_IN_PROGRESS until ready or failed. */
+enum choir_status creation_advance(struct choir_comm *c);
+/* Blocks (or hands over to the service thread or the open group), as the communicator's config says. */
+enum choir_status creation_finish(struct choir_comm *c, struct choir_comm **out);
+/* A child begun by split; its parent's tree carries the colours. */
+enum choir_status creation_start_split(struct choir_comm *c, struct choir_comm *parent, int color);
+/* After success: a rank of no colour has no child. */
+void creation_settle(struct choir_comm *c, struct choir_comm **out);
+struct split_result {
+    uint64_t key;
+    uint32_t rank, size;
+    struct host_member *members; /* NULL: no colour */
+};
+enum choir_status split_members(struct choir_comm *parent, const uint8_t *all, uint32_t bytes,
+                                int color, struct split_result *out);
+void creation_free(struct choir_comm *c);
+
+/* call.c */
+void call_shape(const struct choir_comm *c, const struct comm_call *call,
+                struct choir_shape *shape);
+/* owned: the caller frees it after the operation. */
+enum choir_status call_bind(struct choir_comm *c, const struct comm_call *call,
+                            struct host_bound **bound, bool *owned);
+/* A copy that owns its counts and offsets. */
+enum choir_status call_copy(struct choir_comm *c, const struct comm_call *call,
+                            struct comm_call *copy);
+void call_free(struct comm_call *copy);
+/* After a task of a fixed form was prepared. */
+struct comm_task;
+void call_memoise(struct choir_comm *c, const struct comm_task *t);
+uint32_t call_signature(const struct choir_comm *c, const struct comm_call *call);
+enum choir_status call_combine(struct choir_comm *c, const struct comm_call *call,
+                               struct host_combine *combine);
+struct comm_message { /* a send or receive of a group */
+    bool send;
+    uint32_t peer;
+    uint8_t *memory;
+    uint64_t bytes;
+};
+enum choir_status exchange_bind(struct choir_comm *c, const struct comm_message *list, uint32_t n,
+                                struct host_bound **bound);
+/* The record of this thread becomes the communicator's last error; returns status. */
+enum choir_status comm_take_error(struct choir_comm *c, enum choir_status status);
+
+/* run.c */
+#define COMM_EXCHANGE_SIGNATURE 0x5eed5eedu
+struct comm_task { /* one operation, from its call to its end */
+    struct choir_comm *comm;
+    struct comm_call call, call_copy; /* call_copy: owns the counts, on a stream */
+    uint32_t signature;
+    struct host_bound *bound; /* NULL: nothing to do (count 0) */
+    bool owns_bound, begun;
+    uint64_t ticket, limit_ns, started_ns;
+    void *saved, *saved_from; /* config.restorable */
+    uint64_t saved_bytes;
+};
+/* busy: one thread at a time in a communicator. */
+bool comm_enter(struct choir_comm *c);
+void comm_leave(struct choir_comm *c);
+enum choir_status run_call(struct choir_comm *c, const struct comm_call *call);
+/* If the call repeats the last one: true, and it was run. */
+bool run_memo(struct choir_comm *c, const struct comm_call *call, enum choir_status *status);
+/* exchange: the bound plan of a group's messages (taken over), or NULL. Draws the ticket. */
+enum choir_status task_prepare(struct choir_comm *c, const struct comm_call *call,
+                               struct host_bound *exchange, struct comm_task *t);
+/* Begins or advances; true when ended, with its status. For callers that do not block. */
+bool task_step(struct comm_task *t, enum choir_status *status);
+bool task_turn(const struct comm_task *t); /* all operations called before have ended */
+enum choir_status task_begin(struct comm_task *t);
+enum choir_status task_end(struct comm_task *t, enum choir_status status);
+enum choir_status run_task(struct comm_task *t); /* waits for its turn, begins, waits, ends */
+
+/* group.c */
+bool group_open(void);
+enum choir_status group_add(struct choir_comm *c, const struct comm_call *call,
+                            choir_stream *stream);
+enum choir_status group_add_message(struct choir_comm *c, const struct comm_message *m,
+                                    choir_stream *stream);
+enum choir_status group_add_creation(struct choir_comm *c, struct choir_comm **out);
+
+/* stream.c */
+/* Takes task and the copied call over, whatever it returns. */
+enum choir_status stream_submit(choir_stream *stream, struct comm_task *task,
+                                const struct comm_call *copy);
+enum choir_status stream_submit_call(choir_stream *stream, struct choir_comm *c,
+                                     const struct comm_call *call);
+
+/* op.c */
+const struct comm_op *op_find(const struct choir_comm *c, choir_op op); /* NULL: not a made one */
+
+/* watch.c */
+void watch_close(struct choir_comm *c); /* no verdict is sent any more */
+void watch_control(struct host_comm *host, const struct choir_frame *f, void *payload);
+void watch_peer_failed(struct host_comm *host, struct host_peer *peer, enum choir_status status,
+                       const char *text);
+void watch_broke(struct host_comm *host);
+void watch_record(struct choir_comm *c, enum choir_kind kind, uint32_t signature);
+enum choir_status watch_late(void *task, uint64_t waited_ns);
+enum choir_status comm_fail(struct choir_comm *c, enum choir_status status, const char *remedy,
+                            const char *text, ...) __attribute__((format(printf, 4, 5)));
+
+#endif

@@ -1,0 +1,401 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * creation.c: the steps by which a communicator comes to life: join the rendezvous (from an id), collect everyone's card, derive
+ * what must be equal everywhere, and agree that it is. A child of a communicator has its members already and starts at
+ * the agreement. Each step is a test that never blocks, so one thread can bring many ranks to life.
+ */
+#include "base/knob.h"
+#include "comm/comm.h"
+#include <sched.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum stage { STAGE_JOIN, STAGE_SPLIT, STAGE_CARDS, STAGE_AGREE, STAGE_DONE };
+struct creation {
+    enum stage stage;
+    enum choir_status status;
+    struct boot_join *join;
+    uint64_t deadline_ns;
+    struct service_timer timer; /* non-blocking: the service thread drives */
+    bool driven;
+    struct host_card *card;
+    struct choir_comm *parent; /* of a split */
+    int color;
+};
+struct agreement { /* what must be equal on all ranks */
+    int32_t status;
+    uint32_t deterministic; /* the configuration's choices */
+    uint64_t table_hash;
+};
+
+/* Every setting of the process that shapes what goes over the wire. */
+static uint64_t wire_hash(void)
+{
+    const char *algo = knob_text(KNOB_ALGO), *plans = knob_text(KNOB_PLAN_FILES);
+    uint64_t slot = (uint64_t)knob_int(KNOB_SLOT), h = base_hash(&slot, sizeof(slot), 0);
+    h = base_hash(algo, strlen(algo), h);
+    return base_hash(plans, strlen(plans), h);
+}
+
+static struct host_peer *take_card(const void *blob, uint32_t bytes)
+{
+    if (!host_card_check(blob, bytes))
+        return NULL;
+    struct choir_process id;
+    memcpy(&id, blob, sizeof(id)); /* the card begins with it */
+    struct host_peer *peer = host_peer_find(&id, true);
+    if (peer && !atomic_load(&peer->card)) {
+        struct host_card *copy = malloc(bytes), *none = NULL;
+        if (!copy)
+            return NULL;
+        memcpy(copy, blob, bytes);
+        if (!atomic_compare_exchange_strong(&peer->card, &none, copy))
+            free(copy);
+    }
+    return peer;
+}
+
+static enum choir_status set_member(struct choir_comm *c, uint32_t rank, const void *blob,
+                                    uint32_t bytes)
+{
+    struct host_peer *peer = take_card(blob, bytes);
+    if (!peer)
+        return base_fail(CHOIR_ERR_PROTOCOL, "use one version of the library on all ranks",
+                         "rank %u sent a card that cannot be read", rank);
+    c->host.member[rank] = (struct host_member){peer, atomic_load(&peer->card)};
+    return CHOIR_OK;
+}
+
+static enum choir_status open_host(struct choir_comm *c)
+{
+    c->host.slot_bytes = (uint64_t)knob_int(KNOB_SLOT) / BASE_LINE * BASE_LINE;
+    c->host.control = watch_control;
+    c->host.broke = watch_broke;
+    c->host.peer_failed = watch_peer_failed;
+    c->host.owner = c;
+    c->gone = calloc(c->host.size, 1);
+    if (!c->gone)
+        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks",
+                         c->host.size);
+    enum choir_status st = host_comm_open(&c->host);
+    c->host_open = st == CHOIR_OK;
+    return st;
+}
+
+/* --- stages -------------------------------------------------------------------------------------- */
+
+static enum choir_status stage_join(struct choir_comm *c)
+{
+    struct boot_peers peers = {0};
+    enum choir_status st = boot_join_test(c->creation->join, &peers);
+    if (st == CHOIR_IN_PROGRESS)
+        return st;
+    c->creation->join = NULL;
+    if (st != CHOIR_OK)
+        return st;
+    c->host.key = base_mix(peers.nonce);
+    for (uint32_t i = 0; i < peers.count && st == CHOIR_OK; i++)
+        st = peers.peer[i].rank < c->host.size
+                 ? set_member(c, peers.peer[i].rank, peers.peer[i].address, peers.peer[i].bytes)
+                 : CHOIR_ERR_PROTOCOL;
+    boot_peers_free(&peers);
+    if (st == CHOIR_OK)
+        st = set_member(c, c->host.rank, c->creation->card, c->creation->card->bytes);
+    if (st == CHOIR_OK)
+        st = open_host(c);
+    if (st == CHOIR_OK)
+        st = tree_start(c, c->creation->card, c->creation->card->bytes);
+    c->creation->stage = STAGE_CARDS;
+    return st == CHOIR_OK ? CHOIR_IN_PROGRESS : st;
+}
+
+static enum choir_status check_cards(struct choir_comm *c)
+{
+    uint64_t mine = wire_hash();
+    for (uint32_t r = 0; r < c->host.size; r++) {
+        const struct host_card *card = c->host.member[r].card;
+        if (card->version != choir_version())
+            return base_fail(CHOIR_ERR_MISMATCH, "use one version of the library on all ranks",
+                             "rank %u has version %u, rank %u has %u", r, card->version,
+                             c->host.rank, choir_version());
+        if (card->wire_hash != mine)
+            return base_fail(CHOIR_ERR_MISMATCH,
+                             "set CHOIR_ALGO, CHOIR_PLAN_FILES and CHOIR_SLOT alike on all ranks",
+                             "rank %u has other settings than rank %u", r, c->host.rank);
+    }
+    return CHOIR_OK;
+}
+
+/* Layout, cluster and decision table: pure functions of the cards, so equal on all ranks. */
+static enum choir_status derive(struct choir_comm *c)
+{
+    uint32_t n = c->host.size, cores = UINT32_MAX;
+    uint64_t *host = malloc(n * sizeof(*host)), mine = c->host.member[c->host.rank].card->host_key;
+    if (!host)
+        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);
+    c->host.local_ranks = 0;
+    for (uint32_t r = 0; r < n; r++) {
+        host[r] = c->host.member[r].card->host_key;
+        c->host.local_ranks += host[r] == mine;
+        cores = base_min(cores, c->host.member[r].card->cores);
+    }
+    c->host.local_cores = base_max(c->host.member[c->host.rank].card->cores, 1u);
+    c->layout = plan_layout_create(n, host);
+    free(host);
+    if (!c->layout)
+        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);
+    plan_cluster_default(&c->cluster, c->layout);
+    plan_cluster_cores(&c->cluster, base_max(cores, 1u));
+    c->plans = plan_cache_create(256);
+    if (!c->plans)
+        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for the cache of plans");
+    return plan_table_create(&c->cluster, knob_text(KNOB_ALGO), &c->table);
+}
+
+static enum choir_status start_agreement(struct choir_comm *c)
+{
+    enum choir_status st = check_cards(c);
+    if (st == CHOIR_OK)
+        st = derive(c);
+    struct agreement a = {.status = st,
+                          .deterministic = (uint32_t)c->config.deterministic |
+                                           (uint32_t)c->config.aggregate_v << 1,
+                          .table_hash = st == CHOIR_OK ? plan_table_hash(c->table) : 0};
+    /* Also after a failure: the others must hear of it. */
+    enum choir_status sent = tree_start(c, &a, sizeof(a));
+    c->creation->status = st;
+    c->creation->stage = STAGE_AGREE;
+    return sent == CHOIR_OK ? CHOIR_IN_PROGRESS : sent;
+}
+
+static enum choir_status stage_split(struct choir_comm *c)
+{
+    struct creation *x = c->creation;
+    struct split_result r = {0};
+    uint8_t *all;
+    uint32_t bytes;
+    enum choir_status st = tree_test(x->parent, &all, &bytes);
+    if (st != CHOIR_OK)
+        return st;
+    st = split_members(x->parent, all, bytes, x->color, &r);
+    free(all);
+    if (st != CHOIR_OK || !r.members)
+        return st; /* no colour: done */
+    c->host.key = r.key;
+    c->host.rank = r.rank;
+    c->host.size = r.size;
+    c->host.member = r.members;
+    st = open_host(c);
+    return st == CHOIR_OK ? start_agreement(c) : st;
+}
+
+static enum choir_status stage_cards(struct choir_comm *c)
+{
+    uint8_t *all;
+    uint32_t bytes, n = c->host.size;
+    enum choir_status st = tree_test(c, &all, &bytes);
+    if (st != CHOIR_OK)
+        return st;
+    const void **blob = malloc(n * (sizeof(*blob) + sizeof(uint32_t)));
+    uint32_t *len = blob ? (uint32_t *)(blob + n) : NULL;
+    if (!blob)
+        st = base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);
+    else if (!tree_index(all, bytes, n, blob, len))
+        st = base_fail(CHOIR_ERR_PROTOCOL, "use one version of the library on all ranks",
+                       "the ranks' cards are not complete");
+    for (uint32_t r = 0; r < n && st == CHOIR_OK; r++)
+        st = set_member(c, r, blob[r], len[r]);
+    free(blob);
+    free(all);
+    return st == CHOIR_OK ? start_agreement(c) : st;
+}
+
+static enum choir_status stage_agree(struct choir_comm *c)
+{
+    uint8_t *all;
+    uint32_t bytes, n = c->host.size,
+                    each = (uint32_t)(sizeof(struct tree_record) + sizeof(struct agreement));
+    enum choir_status st = tree_test(c, &all, &bytes);
+    if (st != CHOIR_OK)
+        return st;
+    struct agreement zero;
+    st = bytes == n * each ? c->creation->status : CHOIR_ERR_PROTOCOL;
+    for (uint32_t i = 0; i < n && st == CHOIR_OK; i++) {
+        struct tree_record r;
+        struct agreement a;
+        memcpy(&r, all + i * each, sizeof(r));
+        memcpy(&a, all + i * each + sizeof(r), sizeof(a));
+        if (a.status)
+            st = base_fail((enum choir_status)a.status, "see the log of that rank",
+                           "rank %u could not create the communicator", r.rank);
+        else if (i && (a.table_hash != zero.table_hash || a.deterministic != zero.deterministic))
+            st = base_fail(CHOIR_ERR_MISMATCH,
+                           "set CHOIR_* variables and the configuration alike on all ranks",
+                           "rank %u has another configuration or topology than rank 0", r.rank);
+        if (!i)
+            zero = a;
+    }
+    free(all);
+    return st;
+}
+
+static void announce(struct choir_comm *c, uint64_t ns)
+{
+    base_log(BASE_INFO, (int)c->host.rank,
+             "communicator %s%sready ranks %u hosts %u local %u took %.1f ms", c->name,
+             c->name[0] ? " " : "", c->host.size, c->layout->hosts, c->host.local_ranks,
+             (double)ns / 1e6);
+}
+
+static enum choir_status too_late(struct choir_comm *c)
+{
+    static const char *const where[] = {"the rendezvous", "the parent's agreement",
+                                        "the exchange of addresses", "the agreement", ""};
+    return base_fail(CHOIR_ERR_TIMEOUT,
+                     "see the logs of the other ranks; CHOIR_CREATE_TIMEOUT sets the limit",
+                     "rank %u waited too long in %s", c->host.rank, where[c->creation->stage]);
+}
+
+enum choir_status creation_advance(struct choir_comm *c)
+{
+    struct creation *x = c->creation;
+    enum choir_status st = CHOIR_IN_PROGRESS;
+    struct host_comm *h = x->stage == STAGE_SPLIT ? &x->parent->host : &c->host;
+    if ((c->host_open || h != &c->host) && atomic_load(&h->broken)) {
+        *base_error_thread() = h->error;
+        st = (enum choir_status)atomic_load(&h->broken);
+    }
+    for (enum stage was = STAGE_DONE; st == CHOIR_IN_PROGRESS && was != x->stage;) {
+        was = x->stage;
+        st = was == STAGE_JOIN    ? stage_join(c)
+             : was == STAGE_SPLIT ? stage_split(c)
+             : was == STAGE_CARDS ? stage_cards(c)
+                                  : stage_agree(c);
+    }
+    if (st == CHOIR_IN_PROGRESS && base_now_ns() > x->deadline_ns)
+        st = too_late(c);
+    if (st == CHOIR_IN_PROGRESS)
+        return st;
+    if (st == CHOIR_OK) {
+        if (c->host_open)
+            announce(c, base_now_ns() - (x->deadline_ns - c->config.create_timeout_ns));
+        atomic_store(&c->state, COMM_READY);
+        return st;
+    }
+    struct choir_error *e = base_error_thread();
+    if (c->host_open)
+        host_comm_break(&c->host, st,
+                        &(struct base_error_at){(int)c->host.rank, e->peer, 0, e->sys_errno, NULL},
+                        e->remedy, "%s", e->text);
+    else
+        c->host.error = *e, atomic_store(&c->host.broken, (int32_t)st);
+    atomic_store(&c->state, COMM_FAILED);
+    return st;
+}
+
+static enum choir_status begin(struct choir_comm *c, uint32_t rank, uint32_t size, enum stage stage)
+{
+    c->host.rank = rank;
+    c->host.size = size;
+    if (!c->host.member)
+        c->host.member = calloc(size, sizeof(*c->host.member));
+    c->creation = calloc(1, sizeof(*c->creation));
+    if (!c->creation || !c->host.member || !(c->creation->card = malloc(HOST_CARD_MOST)))
+        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", size);
+    c->creation->stage = stage;
+    c->creation->deadline_ns = base_now_ns() + c->config.create_timeout_ns;
+    return host_card_write(c->creation->card, wire_hash());
+}
+
+enum choir_status creation_start_id(struct choir_comm *c, const struct choir_id *id, uint32_t rank,
+                                    uint32_t size)
+{
+    enum choir_status st = boot_id_decode(id, &c->id);
+    if (st != CHOIR_OK)
+        return st;
+    host_secret_add(c->id.secret);
+    c->has_secret = true;
+    st = begin(c, rank, size, STAGE_JOIN);
+    if (st != CHOIR_OK)
+        return st;
+    return boot_join_start(id, rank, size, c->creation->card, c->creation->card->bytes,
+                           c->creation->deadline_ns, &c->creation->join);
+}
+
+enum choir_status creation_start_split(struct choir_comm *c, struct choir_comm *parent, int color)
+{
+    enum choir_status st = begin(c, 0, 1, STAGE_SPLIT);
+    free(c->host.member); /* known once the colours are */
+    c->host.member = NULL;
+    if (st == CHOIR_OK)
+        c->creation->parent = parent, c->creation->color = color;
+    return st;
+}
+
+void creation_settle(struct choir_comm *c, struct choir_comm **out)
+{
+    if (c->host_open)
+        return;
+    comm_free(c);
+    *out = NULL;
+}
+
+enum choir_status creation_start_members(struct choir_comm *c, uint64_t key, uint32_t rank,
+                                         uint32_t size, struct host_member *members)
+{
+    c->host.key = key;
+    c->host.member = members;
+    enum choir_status st = begin(c, rank, size, STAGE_AGREE);
+    if (st == CHOIR_OK)
+        st = open_host(c);
+    if (st != CHOIR_OK)
+        return st;
+    st = start_agreement(c);
+    return st == CHOIR_IN_PROGRESS ? CHOIR_OK : st;
+}
+
+static void drive(void *arg)
+{
+    struct choir_comm *c = arg;
+    if (atomic_load(&c->state) == COMM_CREATING)
+        creation_advance(c);
+}
+
+enum choir_status creation_finish(struct choir_comm *c, struct choir_comm **out)
+{
+    if (group_open())
+        return group_add_creation(c, out);
+    bool colorless = c->creation->parent && c->creation->color == CHOIR_COLOR_NONE;
+    if (!c->config.blocking && !colorless) {
+        c->creation->timer = (struct service_timer){.period_ns = 1000000, .fn = drive, .arg = c};
+        c->creation->driven = true;
+        service_timer_add(&c->creation->timer);
+        return CHOIR_IN_PROGRESS;
+    }
+    enum choir_status st;
+    for (uint32_t turn = 0; (st = creation_advance(c)) == CHOIR_IN_PROGRESS; turn++) {
+        if (turn < 200)
+            sched_yield();
+        else
+            nanosleep(&(struct timespec){.tv_nsec = turn < 2000 ? 50000 : 500000}, NULL);
+    }
+    if (st == CHOIR_OK)
+        creation_settle(c, out);
+    return st;
+}
+
+void creation_free(struct choir_comm *c)
+{
+    struct creation *x = c->creation;
+    if (!x)
+        return;
+    if (x->driven)
+        service_timer_remove(&x->timer);
+    if (x->join)
+        boot_join_cancel(x->join);
+    free(x->card);
+    free(x);
+    c->creation = NULL;
+}

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * group.c: groups. Between start and end, calls of this thread are collected; at the outermost end they run together: all sends
+ * and receives of one communicator as one exchange, its collectives after it in call order, and communicators side by
+ * side. Without a stream the end returns when all is done.
+ */
+#include "comm/comm.h"
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct entry { /* one collective, or all messages of a communicator */
+    struct choir_comm *comm;
+    struct choir_stream *stream;
+    struct comm_call call;
+    struct comm_message *messages;
+    uint32_t message_count, message_room;
+    struct comm_task *task;
+    bool done;
+};
+static _Thread_local struct group {
+    uint32_t depth;
+    enum choir_status status; /* the first failure of a call in it */
+    struct entry *entry;
+    uint32_t count, room;
+    struct {
+        struct choir_comm *comm, **out;
+    } * creation;
+    uint32_t creations, creation_room;
+} g;
+
+bool group_open(void)
+{
+    return g.depth != 0;
+}
+
+static bool grow(void **list, uint32_t count, uint32_t *room, size_t size)
+{
+    if (count < *room)
+        return true;
+    uint32_t more = *room ? *room * 2 : 16;
+    void *fresh = realloc(*list, more * size);
+    if (!fresh)
+        return false;
+    *list = fresh;
+    *room = more;
+    return true;
+}
+
+static enum choir_status note(enum choir_status st)
+{
+    if (st < 0 && g.status == CHOIR_OK)
+        g.status = st;
+    return st;
+}
+
+static struct entry *add(struct choir_comm *c, struct choir_stream *stream)
+{
+    if (!grow((void **)&g.entry, g.count, &g.room, sizeof(*g.entry))) {
+        note(comm_fail(c, CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a group of %u calls",
+                       g.count));
+        return NULL;
+    }
+    struct entry *e = &g.entry[g.count++];
+    *e = (struct entry){.comm = c, .stream = stream};
+    return e;
+}
+
+enum choir_status group_add(struct choir_comm *c, const struct comm_call *call,
+                            choir_stream *stream)
+{
+    struct entry *e = add(c, stream);
+    if (!e)
+        return CHOIR_ERR_NO_MEMORY;
+    enum choir_status st = call_copy(c, call, &e->call);
+    if (st != CHOIR_OK)
+        g.count--;
+    return note(st);
+}
+
+enum choir_status group_add_message(struct choir_comm *c, const struct comm_message *m,
+                                    choir_stream *stream)
+{
+    struct entry *e = NULL;
+    for (uint32_t i = 0; i < g.count && !e; i++)
+        if (g.entry[i].comm == c && g.entry[i].messages && g.entry[i].stream == stream)
+            e = &g.entry[i];
+    if (!e && !(e = add(c, stream)))
+        return CHOIR_ERR_NO_MEMORY;
+    e->call = (struct comm_call){.kind = CHOIR_EXCHANGE, .type = CHOIR_UINT8};
+    if (!grow((void **)&e->messages, e->message_count, &e->message_room, sizeof(*e->messages)))
+        return note(comm_fail(c, CHOIR_ERR_NO_MEMORY, "free memory",
+                              "no memory for a group of %u messages", e->message_count));
+    e->messages[e->message_count++] = *m;
+    return CHOIR_OK;
+}
+
+enum choir_status group_add_creation(struct choir_comm *c, struct choir_comm **out)
+{
+    if (!grow((void **)&g.creation, g.creations, &g.creation_room, sizeof(*g.creation)))
+        return note(base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a group"));
+    g.creation[g.creations].comm = c;
+    g.creation[g.creations++].out = out;
+    return CHOIR_OK;
+}
+
+enum choir_status choir_group_start(void)
+{
+    if (!g.depth++)
+        g.status = CHOIR_OK;
+    return CHOIR_OK;
+}
+
+/* --- the end ------------------------------------------------------------------------------------- */
+
+static enum choir_status prepare(struct entry *e)
+{
+    e->task = calloc(1, sizeof(*e->task));
+    if (!e->task)
+        return comm_fail(e->comm, CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a group");
+    struct host_bound *exchange = NULL;
+    if (e->messages) {
+        enum choir_status st = exchange_bind(e->comm, e->messages, e->message_count, &exchange);
+        if (st != CHOIR_OK)
+            return st;
+    }
+    if (!comm_enter(e->comm)) {
+        host_bound_free(exchange);
+        return CHOIR_ERR_BUSY;
+    }
+    enum choir_status st = task_prepare(e->comm, &e->call, exchange, e->task);
+    comm_leave(e->comm);
+    return st;
+}
+
+/* One turn of an entry; true when it has ended. */
+static bool turn(struct entry *e, enum choir_status *st)
+{
+    struct comm_task *t = e->task;
+    if (!t->begun && !task_turn(t))
+        return false;
+    if (!task_step(t, st))
+        return false;
+    return true;
+}
+
+static enum choir_status run_all(void)
+{
+    enum choir_status first = CHOIR_OK;
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < g.count; i++)
+        left += !g.entry[i].stream;
+    if (left == 1 && g.count == 1)
+        return run_task(g.entry[0].task);
+    for (uint64_t idle = 0; left; idle++) {
+        for (uint32_t i = 0; i < g.count; i++) {
+            struct entry *e = &g.entry[i];
+            enum choir_status st = CHOIR_OK;
+            if (e->stream || e->done || !turn(e, &st))
+                continue;
+            e->done = true;
+            left--, idle = 0;
+            first = first == CHOIR_OK ? st : first;
+        }
+        host_progress();
+        if (idle < 20000)
+            sched_yield();
+        else
+            nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+    }
+    return first;
+}
+
+static enum choir_status run_creations(void)
+{
+    enum choir_status first = CHOIR_OK;
+    for (uint32_t left = g.creations, idle = 0; left; idle++) {
+        left = 0;
+        for (uint32_t i = 0; i < g.creations; i++) {
+            struct choir_comm *c = g.creation[i].comm;
+            if (!c || atomic_load(&c->state) != COMM_CREATING)
+                continue;
+            enum choir_status st = creation_advance(c);
+            left += st == CHOIR_IN_PROGRESS;
+            if (st < 0 && first == CHOIR_OK)
+                first = st;
+            if (st == CHOIR_OK)
+                creation_settle(c, g.creation[i].out), g.creation[i].comm = NULL;
+        }
+        if (idle < 1000)
+            sched_yield();
+        else
+            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    }
+    return first;
+}
+
+static void clear(void)
+{
+    for (uint32_t i = 0; i < g.count; i++) {
+        call_free(&g.entry[i].call);
+        free(g.entry[i].messages);
+        free(g.entry[i].task);
+    }
+    g.count = g.creations = 0;
+}
+
+/* Exchanges before collectives, each in call order: the same on both ends of every pair. */
+static enum choir_status prepare_all(void)
+{
+    for (int pass = 0; pass < 2; pass++)
+        for (uint32_t i = 0; i < g.count; i++) {
+            enum choir_status st =
+                (g.entry[i].messages != NULL) == !pass ? prepare(&g.entry[i]) : CHOIR_OK;
+            if (st == CHOIR_OK)
+                continue;
+            for (uint32_t k = 0; k < g.count;
+                 k++) /* tickets already drawn are given back in their turn */
+                if (g.entry[k].task && g.entry[k].task->comm)
+                    while (!task_turn(g.entry[k].task))
+                        sched_yield();
+            for (uint32_t k = 0; k < g.count; k++)
+                if (g.entry[k].task && g.entry[k].task->comm)
+                    task_end(g.entry[k].task, st);
+            return st;
+        }
+    return CHOIR_OK;
+}
+
+enum choir_status choir_group_end(void)
+{
+    if (!g.depth)
+        return base_fail(CHOIR_ERR_STATE, "call choir_group_start first", "no group is open");
+    if (--g.depth)
+        return CHOIR_OK;
+    enum choir_status st = g.status;
+    if (st == CHOIR_OK)
+        st = run_creations();
+    if (st == CHOIR_OK)
+        st = prepare_all();
+    if (st == CHOIR_OK) {
+        for (uint32_t i = 0; i < g.count; i++)
+            if (g.entry[i].stream) {
+                enum choir_status sent =
+                    stream_submit(g.entry[i].stream, g.entry[i].task, &g.entry[i].call);
+                st = st == CHOIR_OK ? sent : st;
+                g.entry[i].task = NULL; /* the stream's now, its call too */
+                g.entry[i].call = (struct comm_call){0};
+            }
+        enum choir_status ran = run_all();
+        st = st == CHOIR_OK ? ran : st;
+    }
+    clear();
+    return st;
+}

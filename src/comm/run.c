@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * run.c: one operation from its turn to its end. Operations of a communicator run one at a time, in the order of their calls
+ * (tickets), whichever stream they are on.
+ *
+ * Scaling. A scaled sum, and avg of 8- and 16-bit floats (whose sums overflow early), scale a rank's inputs beforehand, as
+ * NCCL does; avg of wider types divides the result once. Scaled inputs go to OUT where that can hold them (the
+ * operation then runs in place), else to memory of the communicator.
+ */
+#include "comm/comm.h"
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool small_float(enum choir_type type)
+{
+    return type == CHOIR_FLOAT16 || type == CHOIR_BFLOAT16 || type == CHOIR_FLOAT8_E4M3 ||
+           type == CHOIR_FLOAT8_E5M2;
+}
+
+static bool keep_bytes(struct choir_comm *c, uint64_t bytes)
+{
+    if (bytes <= c->scaled_bytes)
+        return true;
+    free(c->scaled);
+    c->scaled = aligned_alloc(BASE_LINE, (bytes + BASE_LINE - 1) / BASE_LINE * BASE_LINE);
+    c->scaled_bytes = c->scaled ? bytes : 0;
+    return c->scaled != NULL;
+}
+
+/* Scales inputs before, where the operation asks for it. */
+static enum choir_status scale_inputs(struct comm_task *t)
+{
+    struct choir_comm *c = t->comm;
+    struct comm_call *call = &t->call;
+    const struct comm_op *made = plan_kind_reduces(call->kind) ? op_find(c, call->op) : NULL;
+    bool avg = plan_kind_reduces(call->kind) && call->op == CHOIR_AVG && small_float(call->type);
+    if (!(made && made->scaled) && !avg)
+        return CHOIR_OK;
+    struct choir_shape shape;
+    uint64_t in, out, elem = choir_type_bytes(call->type);
+    call_shape(c, call, &shape);
+    plan_shape_extent(&shape, &in, &out);
+    uint8_t *to = call->out;
+    if (call->kind != CHOIR_ALL_REDUCE) {
+        if (!keep_bytes(c, in * elem))
+            return comm_fail(c, CHOIR_ERR_NO_MEMORY, "free memory or scale the input yourself",
+                             "no memory for %llu bytes of scaled input",
+                             (unsigned long long)(in * elem));
+        to = c->scaled;
+    }
+    if (avg) {
+        if (to != call->in)
+            reduce_copy(to, call->in, in * elem, 0);
+        reduce_divide(call->type, to, in, c->host.size);
+    } else {
+        reduce_scale(call->type, to, call->in, made->scale, in);
+    }
+    call->in = to;
+    return CHOIR_OK;
+}
+
+static void divide_result(struct comm_task *t)
+{
+    const struct comm_call *call = &t->call;
+    if (!plan_kind_reduces(call->kind) || call->op != CHOIR_AVG || small_float(call->type))
+        return;
+    struct choir_shape shape;
+    uint64_t in, out;
+    call_shape(t->comm, call, &shape);
+    plan_shape_extent(&shape, &in, &out);
+    reduce_divide(call->type, call->out, out, t->comm->host.size);
+}
+
+/* For config.restorable: a copy of inputs that the operation overwrites. */
+static enum choir_status save_inputs(struct comm_task *t)
+{
+    struct choir_shape shape;
+    int64_t shift;
+    uint64_t in, out, elem = choir_type_bytes(t->call.type);
+    call_shape(t->comm, &t->call, &shape);
+    if (!t->comm->config.restorable || t->call.kind == CHOIR_EXCHANGE ||
+        !plan_shape_in_place(&shape, &shift))
+        return CHOIR_OK;
+    plan_shape_extent(&shape, &in, &out);
+    if (t->call.in != (const uint8_t *)t->call.out + shift * (int64_t)elem || !in)
+        return CHOIR_OK;
+    t->saved = malloc(in * elem);
+    if (!t->saved)
+        return comm_fail(t->comm, CHOIR_ERR_NO_MEMORY, "free memory or leave config.restorable 0",
+                         "no memory to keep %llu bytes of input", (unsigned long long)(in * elem));
+    memcpy(t->saved, t->call.in, in * elem);
+    t->saved_bytes = in * elem;
+    t->saved_from = (void *)(uintptr_t)t->call.in;
+    return CHOIR_OK;
+}
+
+enum choir_status task_begin(struct comm_task *t)
+{
+    struct choir_comm *c = t->comm;
+    struct host_op *op = &c->op;
+    t->begun = true;
+    t->started_ns = 0;
+    op->sequence = ++c->host.sequence;
+    op->signature = t->signature;
+    if (t->call.kind != CHOIR_EXCHANGE)
+        watch_record(c, t->call.kind, op->signature);
+    enum choir_status st = (enum choir_status)atomic_load(&c->host.broken);
+    if (st != CHOIR_OK)
+        return st;
+    if (!t->bound) /* count 0 */
+        return CHOIR_OK;
+    if (c->config.restorable)
+        st = save_inputs(t);
+    if (st == CHOIR_OK)
+        st = scale_inputs(t);
+    if (st == CHOIR_OK)
+        st = call_combine(c, &t->call, &op->combine);
+    if (st != CHOIR_OK)
+        return st;
+    op->comm = &c->host;
+    op->bound = t->bound;
+    op->base[CHOIR_IN] = (uint8_t *)(uintptr_t)t->call.in;
+    op->base[CHOIR_OUT] = t->call.out;
+    return host_op_start(op);
+}
+
+enum choir_status task_end(struct comm_task *t, enum choir_status st)
+{
+    struct choir_comm *c = t->comm;
+    if (st == CHOIR_OK && t->bound)
+        divide_result(t);
+    if (st != CHOIR_OK && t->saved)
+        memcpy(t->saved_from, t->saved, t->saved_bytes);
+    free(t->saved);
+    t->saved = NULL;
+    if (t->owns_bound)
+        host_bound_free(t->bound);
+    t->bound = NULL;
+    if (st < CHOIR_OK && st != (enum choir_status)atomic_load(&c->host.broken) && t->begun)
+        /* The others wait for what this rank will never send: the communicator is of no more use. */
+        host_comm_break(&c->host, st,
+                        &(struct base_error_at){(int)c->host.rank, -1, c->host.sequence, 0, NULL},
+                        base_error_thread()->remedy, "%s", base_error_thread()->text);
+    atomic_store_explicit(&c->served, atomic_load(&c->served) + 1, memory_order_release);
+    if (st < CHOIR_OK) {
+        pthread_mutex_lock(&c->host.lock);
+        *base_error_thread() = c->host.error;
+        pthread_mutex_unlock(&c->host.lock);
+    }
+    return st;
+}
+
+bool task_turn(const struct comm_task *t)
+{
+    return atomic_load_explicit(&t->comm->served, memory_order_acquire) == t->ticket;
+}
+
+enum choir_status task_prepare(struct choir_comm *c, const struct comm_call *call,
+                               struct host_bound *exchange, struct comm_task *t)
+{
+    *t = (struct comm_task){
+        .comm = c, .call = *call, .bound = exchange, .owns_bound = exchange != NULL};
+    bool empty = !call->count && call->kind < CHOIR_BARRIER;
+    if (!empty && !exchange) {
+        enum choir_status st = call_bind(c, call, &t->bound, &t->owns_bound);
+        if (st != CHOIR_OK)
+            return st;
+    }
+    t->signature = exchange ? COMM_EXCHANGE_SIGNATURE : call_signature(c, call);
+    t->limit_ns = call->deadline_ns ? call->deadline_ns : c->timeout_ns;
+    t->ticket = c->tickets++;
+    return CHOIR_OK;
+}
+
+bool task_step(struct comm_task *t, enum choir_status *status)
+{
+    struct choir_comm *c = t->comm;
+    enum choir_status st = CHOIR_OK;
+    if (!t->begun) {
+        st = task_begin(t);
+        t->started_ns = base_now_ns();
+        if (st != CHOIR_OK || !t->bound) {
+            *status = task_end(t, st);
+            return true;
+        }
+    }
+    bool done = host_op_advance(&c->op);
+    if (!done && atomic_load(&c->host.broken)) {
+        c->op.status = (enum choir_status)atomic_load(&c->host.broken);
+        done = true;
+    }
+    if (!done) {
+        uint64_t waited = base_now_ns() - t->started_ns;
+        st = waited > 20000000 ? watch_late(t, waited) : CHOIR_OK;
+        if (st == CHOIR_OK)
+            return false;
+        c->op.status = st;
+    }
+    if (c->op.status != CHOIR_OK)
+        host_op_cancel(&c->op);
+    *status = task_end(t, c->op.status);
+    return true;
+}
+
+enum choir_status run_task(struct comm_task *t)
+{
+    struct choir_comm *c = t->comm;
+    while (base_unlikely(!task_turn(t)))
+        sched_yield(); /* operations of streams come first; they have deadlines of their own */
+    enum choir_status st = task_begin(t);
+    if (st == CHOIR_OK && t->bound) {
+        if (!host_op_advance(&c->op)) {
+            st = host_wait(&c->op, t->limit_ns, watch_late, t);
+        } else {
+            st = c->op.status;
+        }
+    }
+    return task_end(t, st);
+}
+
+bool comm_enter(struct choir_comm *c)
+{
+    uint32_t idle = 0;
+    if (base_likely(atomic_compare_exchange_strong_explicit(
+            &c->busy, &idle, 1, memory_order_acquire, memory_order_relaxed)))
+        return true;
+    base_fail(CHOIR_ERR_BUSY, "use a communicator from one thread at a time",
+              "another thread is in a call on this communicator");
+    return false;
+}
+
+void comm_leave(struct choir_comm *c)
+{
+    atomic_store_explicit(&c->busy, 0, memory_order_release);
+}
+
+enum choir_status run_call(struct choir_comm *c, const struct comm_call *call)
+{
+    struct comm_task t;
+    if (!comm_enter(c))
+        return CHOIR_ERR_BUSY;
+    enum choir_status st = task_prepare(c, call, NULL, &t);
+    if (st == CHOIR_OK && t.bound && !t.owns_bound)
+        call_memoise(c, &t);
+    if (st == CHOIR_OK)
+        st = run_task(&t);
+    comm_leave(c);
+    return st;
+}
+
+static bool memo_fits(const struct comm_memo *m, const struct comm_call *call)
+{
+    if (!m->bound || m->what.kind != (uint32_t)call->kind || m->what.count != call->count ||
+        m->what.type != (uint32_t)call->type || m->what.op != call->op ||
+        m->what.root != call->root || call->deadline_ns)
+        return false;
+    const uint8_t *in = call->in, *out = call->out;
+    if ((!in && m->in_bytes) || (!out && m->out_bytes))
+        return false;
+    return in + m->in_bytes <= out || out + m->out_bytes <= in || !m->in_bytes || !m->out_bytes ||
+           (m->may_alias && in == out + m->shift);
+}
+
+bool run_memo(struct choir_comm *c, const struct comm_call *call, enum choir_status *status)
+{
+    const struct comm_memo *m = &c->memo;
+    if (!memo_fits(m, call) || !comm_enter(c))
+        return false;
+    uint64_t ticket = c->tickets;
+    if (atomic_load_explicit(&c->served, memory_order_acquire) != ticket ||
+        atomic_load(&c->host.broken)) {
+        comm_leave(c);
+        return false;
+    }
+    c->tickets = ticket + 1;
+    struct host_op *op = &c->op;
+    op->comm = &c->host;
+    op->bound = m->bound;
+    op->combine = m->combine;
+    op->signature = m->signature;
+    op->sequence = ++c->host.sequence;
+    op->base[CHOIR_IN] = (uint8_t *)(uintptr_t)call->in;
+    op->base[CHOIR_OUT] = call->out;
+    watch_record(c, call->kind, op->signature);
+    enum choir_status st = host_op_start(op);
+    if (st == CHOIR_OK && !host_op_advance(op)) {
+        struct comm_task t = {.comm = c, .call = *call, .bound = m->bound, .begun = true};
+        t.limit_ns = c->timeout_ns;
+        st = host_wait(op, t.limit_ns, watch_late, &t);
+    } else if (st == CHOIR_OK) {
+        st = op->status;
+    }
+    if (base_likely(st == CHOIR_OK)) {
+        atomic_store_explicit(&c->served, ticket + 1, memory_order_release);
+    } else {
+        struct comm_task t = {.comm = c, .call = *call, .begun = true};
+        st = task_end(&t, st);
+    }
+    comm_leave(c);
+    *status = st;
+    return true;
+}

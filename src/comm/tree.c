@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tree.c: small agreements among all ranks of a communicator, used by its life only (creation, split, shrink): every rank gives a
+ * blob, rank 0 collects them over a tree of fan-out TREE_CHILDREN and sends all back. O(log N) hops, O(bytes of all)
+ * per rank. Frames come in on transports' threads; whoever waits calls tree_test.
+ *
+ * A child begins round k+1 only when it has the result of round k, so one place per child holds what came early.
+ */
+#include "comm/comm.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define CHUNK_BYTES (1u << 20)
+#define TREE_MOST_BYTES (512u << 20)
+
+void tree_init(struct comm_tree *t)
+{
+    pthread_mutex_init(&t->lock, NULL);
+}
+
+void tree_free(struct comm_tree *t)
+{
+    for (uint32_t i = 0; i < TREE_CHILDREN; i++)
+        free(t->child[i].data);
+    free(t->down.data);
+    free(t->own);
+    pthread_mutex_destroy(&t->lock);
+}
+
+static uint32_t children(const struct choir_comm *c)
+{
+    uint64_t first = (uint64_t)c->host.rank * TREE_CHILDREN + 1;
+    return first >= c->host.size ? 0 : (uint32_t)base_min(TREE_CHILDREN, c->host.size - first);
+}
+
+enum choir_status tree_start(struct choir_comm *c, const void *blob, uint32_t bytes)
+{
+    struct comm_tree *t = &c->tree;
+    uint32_t padded = (bytes + 7) & ~7u, total = (uint32_t)sizeof(struct tree_record) + padded;
+    uint8_t *own = calloc(1, total);
+    if (!own)
+        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u bytes", total);
+    struct tree_record r = {c->host.rank, bytes};
+    memcpy(own, &r, sizeof(r));
+    if (bytes)
+        memcpy(own + sizeof(r), blob, bytes);
+    pthread_mutex_lock(&t->lock);
+    free(t->own);
+    t->own = own;
+    t->own_bytes = total;
+    t->round++;
+    t->sent = false;
+    t->down_sent = 0;
+    pthread_mutex_unlock(&t->lock);
+    return CHOIR_OK;
+}
+
+static bool complete(const struct tree_part *p, uint32_t round)
+{
+    return p->data && p->round == round && p->got == p->bytes;
+}
+
+static bool send_part(struct choir_comm *c, uint32_t to, uint16_t kind, uint32_t round,
+                      const uint8_t *data, uint32_t bytes)
+{
+    for (uint32_t at = 0; at < bytes;) {
+        uint32_t n = base_min(CHUNK_BYTES, bytes - at);
+        if (!host_control_send(&c->host, to, kind, (uint64_t[]){round, bytes, at}, 0, data + at, n))
+            return false; /* only before the first chunk: the peer is reached once and for all */
+        at += n;
+    }
+    return true;
+}
+
+/* Joins our record and the children's into one block; NULL while one is missing. */
+static uint8_t *gather(struct choir_comm *c, uint32_t *bytes)
+{
+    struct comm_tree *t = &c->tree;
+    uint64_t total = t->own_bytes;
+    for (uint32_t i = 0; i < children(c); i++) {
+        if (!complete(&t->child[i], t->round))
+            return NULL;
+        total += t->child[i].bytes;
+    }
+    uint8_t *all = total <= TREE_MOST_BYTES ? malloc(total) : NULL, *at = all;
+    if (!all)
+        return NULL;
+    memcpy(at, t->own, t->own_bytes), at += t->own_bytes;
+    for (uint32_t i = 0; i < children(c); i++)
+        memcpy(at, t->child[i].data, t->child[i].bytes), at += t->child[i].bytes;
+    *bytes = (uint32_t)total;
+    return all;
+}
+
+/* Sends are made without the lock: a transport may deliver to a communicator of this process at once. Only the one
+ * thread that waits for the agreement comes here. */
+static void go_up(struct choir_comm *c)
+{
+    struct comm_tree *t = &c->tree;
+    uint32_t bytes = 0;
+    if (t->sent)
+        return;
+    pthread_mutex_lock(&t->lock);
+    uint8_t *all = gather(c, &bytes);
+    if (all && !c->host.rank) {
+        free(t->down.data);
+        t->down = (struct tree_part){t->round, bytes, bytes, all};
+        t->sent = true;
+        all = NULL;
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (all)
+        t->sent = send_part(c, tree_parent(c->host.rank), COMM_FRAME_UP, t->round, all, bytes);
+    free(all);
+}
+
+enum choir_status tree_test(struct choir_comm *c, uint8_t **result, uint32_t *bytes)
+{
+    struct comm_tree *t = &c->tree;
+    uint32_t first = c->host.rank * TREE_CHILDREN + 1;
+    go_up(c);
+    pthread_mutex_lock(&t->lock);
+    bool here = complete(&t->down, t->round);
+    pthread_mutex_unlock(&t->lock);
+    if (!here)
+        return CHOIR_IN_PROGRESS;
+    for (; t->down_sent < children(c); t->down_sent++)
+        if (!send_part(c, first + t->down_sent, COMM_FRAME_DOWN, t->round, t->down.data,
+                       t->down.bytes))
+            return CHOIR_IN_PROGRESS;
+    *result = t->down.data;
+    *bytes = t->down.bytes;
+    t->down.data = NULL;
+    return CHOIR_OK;
+}
+
+static void receive(struct tree_part *p, const struct choir_frame *f, const void *payload)
+{
+    if (f->arg[1] > TREE_MOST_BYTES || f->arg[2] + f->bytes > f->arg[1])
+        return;
+    if (!f->arg[2]) { /* the first chunk of a round */
+        free(p->data);
+        *p = (struct tree_part){(uint32_t)f->arg[0], (uint32_t)f->arg[1], 0, malloc(f->arg[1])};
+    }
+    if (!p->data || p->round != f->arg[0] || p->got != f->arg[2])
+        return;
+    memcpy(p->data + p->got, payload, f->bytes);
+    p->got += f->bytes;
+}
+
+void tree_frame(struct choir_comm *c, const struct choir_frame *f, const void *payload)
+{
+    struct comm_tree *t = &c->tree;
+    pthread_mutex_lock(&t->lock);
+    if (f->kind == COMM_FRAME_UP && f->from && tree_parent(f->from) == c->host.rank)
+        receive(&t->child[(f->from - 1) % TREE_CHILDREN], f, payload);
+    else if (f->kind == COMM_FRAME_DOWN && c->host.rank && f->from == tree_parent(c->host.rank))
+        receive(&t->down, f, payload);
+    pthread_mutex_unlock(&t->lock);
+    host_bell_wake_own(&c->host);
+}
+
+bool tree_index(const uint8_t *result, uint32_t bytes, uint32_t ranks, const void **blob,
+                uint32_t *blob_bytes)
+{
+    uint32_t seen = 0;
+    for (uint32_t r = 0; r < ranks; r++)
+        blob[r] = NULL;
+    for (uint32_t at = 0; at < bytes;) {
+        struct tree_record r;
+        if (bytes - at < sizeof(r))
+            return false;
+        memcpy(&r, result + at, sizeof(r));
+        at += (uint32_t)sizeof(r);
+        if (r.rank >= ranks || r.bytes > bytes - at || blob[r.rank])
+            return false;
+        blob[r.rank] = result + at;
+        blob_bytes[r.rank] = r.bytes;
+        at += (r.bytes + 7) & ~7u;
+        seen++;
+    }
+    return seen == ranks;
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * watch.c: who is late, who is gone, who called something else; and telling everyone. A rank that has waited 100 ms asks the one it
+ * waits for what that one called at the same place of the program (a ring of the last COMM_RECORDS calls); another answer is a
+ * verdict: wrong calls never meet, so waiting on would be for ever. Verdicts go to every process reached and from there on, so
+ * all ranks end with the same record. Runs on the waiting thread and on transports' threads; never blocks.
+ */
+#include "base/knob.h"
+#include "comm/comm.h"
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ASK_NS 100000000u
+
+void watch_record(struct choir_comm *c, enum choir_kind kind, uint32_t signature)
+{
+    uint64_t number = ++c->collectives;
+    struct comm_record *r = &c->record[number % COMM_RECORDS];
+    atomic_store_explicit(&r->sequence, 0, memory_order_relaxed);
+    atomic_store_explicit(&r->signature, signature, memory_order_relaxed);
+    atomic_store_explicit(&r->kind, kind, memory_order_relaxed);
+    atomic_store_explicit(&r->sequence, number, memory_order_release); /* pairs with look_up */
+}
+
+static bool look_up(const struct choir_comm *c, uint64_t number, uint32_t *signature,
+                    uint32_t *kind)
+{
+    const struct comm_record *r = &c->record[number % COMM_RECORDS];
+    if (atomic_load_explicit(&r->sequence, memory_order_acquire) != number)
+        return false;
+    *signature = atomic_load_explicit(&r->signature, memory_order_relaxed);
+    *kind = atomic_load_explicit(&r->kind, memory_order_relaxed);
+    return atomic_load(&r->sequence) == number;
+}
+
+enum choir_status watch_late(void *arg, uint64_t waited_ns)
+{
+    struct comm_task *t = arg;
+    struct choir_comm *c = t->comm;
+    int peer = c->op.waiting;
+    if (peer < 0)
+        return CHOIR_OK;
+    uint64_t now = base_now_ns();
+    const char *what = plan_kind_name(t->call.kind);
+    if (atomic_load(&c->gone[peer]) && waited_ns > ASK_NS)
+        return comm_fail(c, CHOIR_ERR_PEER_DEAD,
+                         "all ranks make the same calls before choir_comm_destroy",
+                         "%s waits for rank %d, which has destroyed its communicator", what, peer);
+    if (waited_ns >= ASK_NS && now - c->asked_ns >= ASK_NS && t->call.kind != CHOIR_EXCHANGE) {
+        c->asked_ns = now;
+        host_control_send(&c->host, (uint32_t)peer, COMM_FRAME_QUERY,
+                          (uint64_t[]){c->collectives, c->op.signature, 0}, 0, NULL, 0);
+    }
+    uint64_t late = (uint64_t)knob_int(KNOB_LATE);
+    if (waited_ns >= late && now - c->logged_ns >= late) {
+        c->logged_ns = now;
+        base_log(BASE_WARN, (int)c->host.rank, "%s sequence %llu has waited %.0f s for rank %d",
+                 what, (unsigned long long)c->host.sequence, (double)waited_ns / 1e9, peer);
+    }
+    if (waited_ns > t->limit_ns)
+        return comm_fail(c, CHOIR_ERR_TIMEOUT,
+                         "look for what keeps that rank; CHOIR_TIMEOUT sets the limit",
+                         "%s sequence %llu waited %.1f s for rank %d", what,
+                         (unsigned long long)c->host.sequence, (double)waited_ns / 1e9, peer);
+    return CHOIR_OK;
+}
+
+static void answer(struct choir_comm *c, const struct choir_frame *f)
+{
+    uint32_t signature = 0, kind = 0;
+    uint64_t number = f->arg[0];
+    if (!look_up(c, number, &signature, &kind))
+        return; /* not there yet: late, not wrong */
+    host_control_send(&c->host, f->from, COMM_FRAME_STATE, (uint64_t[]){number, signature, kind}, 0,
+                      NULL, 0);
+}
+
+static void judge(struct choir_comm *c, const struct choir_frame *f)
+{
+    uint32_t signature, kind;
+    if (!look_up(c, f->arg[0], &signature, &kind) || signature == f->arg[1])
+        return;
+    bool same_kind = kind == f->arg[2];
+    host_comm_break(
+        &c->host, CHOIR_ERR_MISMATCH,
+        &(struct base_error_at){(int)c->host.rank, (int)f->from, f->arg[0], 0, NULL},
+        "all ranks must call the same collectives with the same arguments, in the same order",
+        "collective number %llu is %s at rank %u and %s%s at rank %u",
+        (unsigned long long)f->arg[0], plan_kind_name((enum choir_kind)kind), c->host.rank,
+        plan_kind_name((enum choir_kind)(f->arg[2] < CHOIR_KINDS ? f->arg[2] : CHOIR_EXCHANGE)),
+        same_kind ? " with other arguments" : "", f->from);
+}
+
+static void take_verdict(struct choir_comm *c, const struct choir_frame *f, const void *payload)
+{
+    struct choir_error e;
+    if (f->bytes != sizeof(e))
+        return;
+    memcpy(&e, payload, sizeof(e));
+    e.text[sizeof(e.text) - 1] = e.remedy[sizeof(e.remedy) - 1] =
+        e.transport[sizeof(e.transport) - 1] = 0;
+    if (e.status >= 0)
+        return;
+    host_comm_break(&c->host, e.status,
+                    &(struct base_error_at){e.rank, e.peer, e.sequence, e.sys_errno, e.transport},
+                    e.remedy, "%s", e.text);
+}
+
+void watch_control(struct host_comm *host, const struct choir_frame *f, void *payload)
+{
+    struct choir_comm *c = host->owner;
+    if (f->from < host->size)
+        switch (f->kind) {
+        case COMM_FRAME_UP:
+        case COMM_FRAME_DOWN:
+            tree_frame(c, f, payload);
+            break;
+        case COMM_FRAME_BYE:
+            atomic_store(&c->gone[f->from], 1);
+            host_bell_wake_own(host);
+            break;
+        case COMM_FRAME_VERDICT:
+            take_verdict(c, f, payload);
+            break;
+        case COMM_FRAME_QUERY:
+            answer(c, f);
+            break;
+        case COMM_FRAME_STATE:
+            judge(c, f);
+            break;
+        default:
+            break;
+        }
+    free(payload);
+}
+
+void watch_peer_failed(struct host_comm *host, struct host_peer *peer, enum choir_status status,
+                       const char *text)
+{
+    struct choir_comm *c = host->owner;
+    for (uint32_t r = 0; r < host->size; r++) {
+        if (host->member[r].peer != peer || atomic_load(&c->gone[r]) || r == host->rank)
+            continue;
+        host_comm_break(host, status, &(struct base_error_at){(int)host->rank, (int)r, 0, 0, NULL},
+                        "see that rank's own output; choir_comm_shrink goes on without it",
+                        "rank %u's process is gone: %s", r, text);
+        return;
+    }
+}
+
+/* On the service thread. */
+static bool flood(void *arg)
+{
+    struct choir_comm *c = arg;
+    struct choir_error e;
+    pthread_mutex_lock(&c->host.lock);
+    e = c->host.error;
+    pthread_mutex_unlock(&c->host.lock);
+    for (uint32_t r = 0; r < c->host.size; r++) {
+        struct host_peer *peer = c->host.member[r].peer;
+        if (r != c->host.rank && peer && host_peer_end(peer) && !atomic_load(&peer->failed) &&
+            !atomic_load(&c->gone[r]))
+            host_control_send(&c->host, r, COMM_FRAME_VERDICT, (uint64_t[3]){0}, 0, &e, sizeof(e));
+    }
+    atomic_store(&c->flooding, 0);
+    return true;
+}
+
+void watch_broke(struct host_comm *host)
+{
+    struct choir_comm *c = host->owner;
+    uint32_t idle = 0;
+    if (!atomic_compare_exchange_strong(&c->flooding, &idle, 1))
+        return;
+    c->flood = (struct service_work){.step = flood, .arg = c};
+    service_work_add(&c->flood);
+}
+
+void watch_close(struct choir_comm *c)
+{
+    while (atomic_load(&c->flooding))
+        sched_yield();
+}
