@@ -197,10 +197,7 @@ enum choir_status shm_send(struct choir_endpoint *ep, const struct choir_frame *
     else if ((size_t)sent < sizeof(h) + frame->bytes)
         status = keep_frame(ep, &h, payload, (size_t)sent, request);
     pthread_mutex_unlock(&ep->lock);
-    if (status == CHOIR_ERR_PEER_DEAD)
-        shm_error(status, sent < 0 ? (int)-sent : 0, "look at the peer's log",
-                  "cannot send: the peer process is gone");
-    else if (status < 0)
+    if (status < 0 && status != CHOIR_ERR_PEER_DEAD) /* of a death the library hears by failed() */
         shm_error(status, 0, "", "no memory to keep a frame of %u bytes", frame->bytes);
     return status;
 }
