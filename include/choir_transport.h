@@ -123,7 +123,8 @@ struct choir_transport_ops {
                                struct choir_shared *shared);
     /* Frees what alloc gave; peers that mapped it keep their view until they unmap it. */
     enum choir_status (*release)(struct choir_transport *t, struct choir_shared *shared);
-    /* The peer's shared memory `key` in this address space. CHOIR_IN_PROGRESS: call again. */
+    /* The peer's shared memory `key` in this address space. CHOIR_IN_PROGRESS: call again. The mapping stays valid
+     * until unmap, also after the peer has released its own. */
     enum choir_status (*map)(struct choir_endpoint *endpoint, uint64_t key, uint64_t bytes,
                              void **memory);
     /* memory, bytes: as map gave and was given them. */

@@ -32,6 +32,7 @@ struct choir_endpoint {
 struct segment {
     struct segment *next;
     struct choir_shared shared;
+    uint32_t holds; /* the owner, and every mapping */
 };
 
 /* lock: the queue, the segments, who is being served. progress_lock is only ever tried. */
@@ -152,6 +153,7 @@ static enum choir_status alloc(struct choir_transport *t, uint64_t bytes,
     madvise(p, bytes, MADV_DONTFORK);
     pthread_mutex_lock(&t->lock);
     s->shared = (struct choir_shared){p, bytes, ++t->key};
+    s->holds = 1;
     s->next = t->segments;
     t->segments = s;
     *shared = s->shared;
@@ -159,19 +161,28 @@ static enum choir_status alloc(struct choir_transport *t, uint64_t bytes,
     return CHOIR_OK;
 }
 
-static enum choir_status release(struct choir_transport *t, struct choir_shared *shared)
+/* Takes one hold away; the last one frees. */
+static bool drop(struct choir_transport *t, uint64_t key, const void *memory)
 {
     struct segment **at, *s;
     pthread_mutex_lock(&t->lock);
-    for (at = &t->segments; (s = *at) && s->shared.key != shared->key;)
+    for (at = &t->segments; (s = *at) && s->shared.key != key && s->shared.memory != memory;)
         at = &s->next;
-    if (s)
+    bool last = s && !--s->holds;
+    if (last)
         *at = s->next;
     pthread_mutex_unlock(&t->lock);
-    if (!s)
+    if (last) {
+        munmap(s->shared.memory, s->shared.bytes);
+        free(s);
+    }
+    return s != NULL;
+}
+
+static enum choir_status release(struct choir_transport *t, struct choir_shared *shared)
+{
+    if (!drop(t, shared->key, NULL))
         return fail(CHOIR_ERR_ARGUMENT, "not memory of this transport");
-    munmap(s->shared.memory, s->shared.bytes);
-    free(s);
     *shared = (struct choir_shared){0};
     return CHOIR_OK;
 }
@@ -184,6 +195,7 @@ static enum choir_status map(struct choir_endpoint *ep, uint64_t key, uint64_t b
     for (struct segment *s = t->segments; s; s = s->next)
         if (s->shared.key == key && bytes <= s->shared.bytes) {
             *memory = s->shared.memory;
+            s->holds++;
             status = CHOIR_OK;
         }
     pthread_mutex_unlock(&t->lock);
@@ -192,8 +204,9 @@ static enum choir_status map(struct choir_endpoint *ep, uint64_t key, uint64_t b
 
 static enum choir_status unmap(struct choir_endpoint *ep, void *memory, uint64_t bytes)
 {
-    (void)ep, (void)memory, (void)bytes;
-    return CHOIR_OK;
+    (void)bytes;
+    return drop(ep->transport, 0, memory) ? CHOIR_OK
+                                          : fail(CHOIR_ERR_ARGUMENT, "not a mapping of this transport");
 }
 
 static enum choir_status read_self(struct choir_endpoint *ep, void *to, uint64_t from,
