@@ -299,6 +299,12 @@ enum choir_status plan_build(const char *algorithm, const struct choir_shape *sh
                              struct choir_plan **plan)
 {
     struct choir_builder b;
+    if (!strncmp(algorithm, "file:", 5)) {
+        const struct plan_set *set = plan_set_find(algorithm);
+        return set ? plan_set_build(set, shape, plan)
+                   : base_fail(CHOIR_ERR_ARGUMENT, "name its file in CHOIR_PLAN_FILES",
+                               "no plans %.48s are loaded", algorithm);
+    }
     enum choir_status status = builder_init(&b, shape);
     if (status == CHOIR_OK)
         status = builder_run(&b, algorithm);

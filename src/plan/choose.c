@@ -8,6 +8,7 @@
  * priced at 2^c. Any thread may ask: a mutex guards the table; plans are cached, so it is asked once per cached key.
  */
 #include "plan/choose.h"
+#include "plan/set.h"
 #include "plan/simulate.h"
 #include <pthread.h>
 #include <stdlib.h>
@@ -31,7 +32,7 @@ struct plan_table {
     struct choose_forced forced;
     uint64_t hash;
     pthread_mutex_t lock;
-    uint32_t candidates, rankings, room;
+    uint32_t candidates, rankings, room, sets;
     char name[CANDIDATES]
              [CHOOSE_NAME]; /* never changes once the table is made: callers keep pointers */
     struct ranking **ranking;
@@ -275,7 +276,9 @@ static const char *choose_locked(struct plan_table *t, const struct choir_shape 
                                  bool need_ordered)
 {
     struct choose_rule *rule = choose_forced_find(&t->forced, shape->kind, shape_bytes(shape));
-    const char *name = NULL;
+    const char *name = plan_set_choose(t->sets, shape, need_ordered, rule);
+    if (name) /* plans loaded by hand are a wish too */
+        return name;
     const struct ranking *ranking = ranking_of(t, shape);
     if (rule && (name = choose_in(t, ranking, shape, need_ordered, rule, false)))
         return name;
@@ -340,10 +343,13 @@ uint32_t plan_candidates(const struct plan_cluster *cluster, const struct choir_
 enum choir_status plan_table_create(const struct plan_cluster *cluster, const char *forced,
                                     struct plan_table **table)
 {
-    struct plan_table *t = calloc(1, sizeof(*t));
+    enum choir_status status = plan_set_load_knob();
+    struct plan_table *t = status == CHOIR_OK ? calloc(1, sizeof(*t)) : NULL;
+    if (status != CHOIR_OK)
+        return status;
     if (!t)
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for the decision table");
-    enum choir_status status = choose_forced_parse(forced, &t->forced);
+    status = choose_forced_parse(forced, &t->forced);
     if (status != CHOIR_OK) {
         free(t);
         return status;
@@ -360,6 +366,8 @@ enum choir_status plan_table_create(const struct plan_cluster *cluster, const ch
     t->hash = base_hash(forced ? forced : "", forced ? strlen(forced) : 0, cluster->hash);
     t->hash = base_hash(t->name, t->candidates * sizeof(t->name[0]), t->hash);
     pthread_mutex_init(&t->lock, NULL);
+    t->sets = plan_set_count();
+    t->hash = plan_set_hash(t->sets, t->hash);
     *table = t;
     return CHOIR_OK;
 }

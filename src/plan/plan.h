@@ -125,6 +125,31 @@ enum choir_status plan_parse(const char *text,
 /* SVG of the message pattern of all ranks' plans. */
 void plan_draw(const struct choir_plan *const *plans, uint32_t n, FILE *out);
 
+/* --- plan files (set.c): all ranks' plans of one operation, dumped and edited by hand ------------ */
+struct plan_verdict;
+struct plan_set {
+    char name[48]; /* without "file:" */
+    uint32_t kind, ranks, root, type_bytes;
+    uint64_t count;    /* elements the plans are written for */
+    uint64_t from, to; /* elements they may be used for */
+    uint64_t hash;
+    bool ordered; /* verified to combine in rank order */
+    struct choir_plan **plans; /* [ranks] */
+};
+/* Reads a file's text and checks every plan by plan_check; nothing is proved. `what` names the text in the record. */
+enum choir_status plan_set_parse(const char *text, const char *what, struct plan_set **set);
+void plan_set_dump(const struct plan_set *set, FILE *out);
+void plan_set_free(struct plan_set *set);
+/* Proves the plans at the count they are written for and at the smallest and largest they may be used for. */
+enum choir_status plan_set_verify(struct plan_set *set, struct plan_verdict *verdict);
+/* A file, read and verified, from then on known to plan_build as "file:NAME" and to decision tables. CHOIR_PLAN_FILES are
+ * loaded by the first plan_table_create. */
+enum choir_status plan_set_load(const char *path, const struct plan_set **set);
+const struct plan_set *plan_set_find(const char *name); /* of those loaded */
+/* One rank's plan for a shape (what plan_build does for "file:NAME"). UNSUPPORTED: not for this shape. */
+enum choir_status plan_set_build(const struct plan_set *set, const struct choir_shape *shape,
+                                 struct choir_plan **plan);
+
 /* --- reference interpreter (reference.c) ------------------------------------------------------
  * Runs all ranks' plans on real memory, one after another, in a seeded random order of progress, with
  * slots, credits and pendings as DESIGN.md says. What every engine is held against. */
