@@ -21,7 +21,7 @@ static void one(const char *name, enum choir_kind kind, const struct choir_layou
     for (enum plan_binding b = PLAN_SLOTS; b <= PLAN_UNBUFFERED; b++)
         for (int place = PLANS_OUT_OF_PLACE; place <= PLANS_MIXED; place++) {
             struct plan_run run = {.binding = b, .seed = base_random(seed), .depth = 2};
-            const char *wrong = plans_run(&ranks, (enum plans_place)place, &run);
+            const char *wrong = plans_run(&ranks, (enum plans_place)place, PLANS_SUM, &run);
             if (wrong)
                 FAIL("%s %s, %u ranks, count %" PRIu64 ", root %u, %s, %s: %s", name,
                      plan_kind_name(kind), l->ranks, count, root, binding_name[b],
@@ -95,6 +95,7 @@ static void broken(void)
                                              .build = crossed};
     static const struct choir_algorithm *const list[] = {&a, NULL};
     CHECK_OK(plan_algorithm_add(list, "test"));
+    base_log_init();
     base_log_level = -1; /* errors are what is asked for */
     struct choir_layout *l = plan_layout_regular(1, 2);
     static const char *const name[] = {"crossed(d)", "crossed(u)", "crossed(o)"};
@@ -103,7 +104,7 @@ static void broken(void)
             struct ranks ranks;
             CHECK_OK(plans_make(&ranks, name[i], CHOIR_ALL_REDUCE, l, 10, 0, 0, 64));
             struct plan_run run = {.binding = b, .seed = test_seed()};
-            CHECK(plans_run(&ranks, PLANS_OUT_OF_PLACE, &run));
+            CHECK(plans_run(&ranks, PLANS_OUT_OF_PLACE, PLANS_SUM, &run));
             ranks_free(&ranks);
         }
     plan_layout_free(l);

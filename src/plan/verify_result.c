@@ -118,10 +118,8 @@ bool verify_result(struct verify_run *run, struct verify_lane *lane)
     const struct choir_cut *out = &plan->cut[CHOIR_OUT];
     bool reduces = plan_kind_reduces((enum choir_kind)plan->kind);
     for (uint32_t p = 0; p < out->parts; p++) {
-        uint64_t from,
-            to = plan_piece(plan_part_len(out, p), lane->instance, plan->instances, &from);
         symbol s = lane->cell[p];
-        if (from == to)
+        if (!plan_part_len(out, p))
             continue;
         if (!s)
             return verify_fail(run, lane, "part %u of OUT is never written", p);

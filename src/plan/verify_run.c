@@ -3,7 +3,8 @@
  * verify_run.c: runs all ranks' plans on symbols (verify_value.c) by the rules of DESIGN.md "order of execution" where they
  * are strictest: two slots, messages out sent last, whole pendings awaited unless spans are identical.
  *
- * Why one schedule per binding decides: every wait is a conjunction of things that, once true, stay true (a fragment is
+ * Instances are alike but for their program and lengths that differ by one: whole parts stand for their pieces, the
+ * longest piece for all. Why one schedule per binding decides: every wait is a conjunction of things that, once true, stay true (a fragment is
  * there, a slot is free and only this lane fills it, a pending has passed), so what may move may still move later, and all
  * schedules end in the same state. Why lanes cannot race: instances work on different pieces of every part, parts that
  * share bytes are identical (plan_check, verify.c), TMP is each lane's own; within a lane steps are in order and
@@ -87,7 +88,7 @@ uint32_t verify_cell(const struct verify_run *run, const struct verify_lane *lan
     return i < rank->overlap.parts ? rank->overlap.out_first + i : VERIFY_NO_CELL;
 }
 
-/* The symbol in a part of a local place that must hold `length` elements (UINT64_MAX: whatever it holds). */
+/* The symbol in a part of a local place that must hold (a piece of) `length` elements; UINT64_MAX: whatever it holds. */
 static bool read_part(struct verify_run *run, struct verify_lane *lane, unsigned buf, uint32_t part,
                       uint64_t *length, symbol *s)
 {
@@ -107,13 +108,6 @@ static bool read_part(struct verify_run *run, struct verify_lane *lane, unsigned
         return true;
     return verify_fail(run, lane, "reads %llu elements of part %u of TMP, which holds %llu",
                        (unsigned long long)*length, part, (unsigned long long)lane->length[cell]);
-}
-
-static uint64_t piece(const struct choir_plan *plan, const struct choir_cut *cut, uint32_t part,
-                      uint32_t instance)
-{
-    uint64_t from, to = plan_piece(plan_part_len(cut, part), instance, plan->instances, &from);
-    return to - from;
 }
 
 static bool grow(struct verify_run *run, struct verify_lane *lane)
@@ -140,6 +134,12 @@ static bool grow(struct verify_run *run, struct verify_lane *lane)
 
 /* --- steps --------------------------------------------------------------------------------------------------- */
 
+/* Pieces of a part differ by an element from instance to instance; the proof takes the longest, so it holds for all. */
+static uint64_t longest_piece(const struct choir_plan *plan, uint64_t length)
+{
+    return length / plan->instances + (length % plan->instances != 0);
+}
+
 /* Goes to the next step; false at the end of the program (or after a failure). */
 static bool enter_step(struct verify_run *run, struct verify_lane *lane)
 {
@@ -158,7 +158,7 @@ static bool enter_step(struct verify_run *run, struct verify_lane *lane)
     while (plan_walk_next(&w, &part)) {
         lane->parts++;
         if (measure)
-            lane->count += piece(plan, &plan->cut[measure->buf], part, lane->instance);
+            lane->count += longest_piece(plan, plan_part_len(&plan->cut[measure->buf], part));
     }
     uint64_t n = lane->count / plan->slot + (lane->count % plan->slot || !lane->count);
     lane->fragments = (uint32_t)n;
@@ -167,7 +167,8 @@ static bool enter_step(struct verify_run *run, struct verify_lane *lane)
     return grow(run, lane);
 }
 
-/* Lengths of the step's parts into the stage; those of a step on TMP alone are what its first in holds. */
+/* Lengths of the step's parts (whole ones: instances are alike) into the stage; those of a step on TMP alone are what
+ * its first in holds. */
 static void stage_lengths(struct verify_run *run, struct verify_lane *lane)
 {
     const struct choir_plan *plan = run->rank[lane->rank].plan;
@@ -177,7 +178,7 @@ static void stage_lengths(struct verify_run *run, struct verify_lane *lane)
     plan_walk_start(&w, plan, measure ? measure : lane->place, lane->cursor.iter);
     for (; plan_walk_next(&w, &part); j++)
         lane->stage_length[j] =
-            measure ? piece(plan, &plan->cut[measure->buf], part, lane->instance) : UINT64_MAX;
+            measure ? plan_part_len(&plan->cut[measure->buf], part) : UINT64_MAX;
 }
 
 /* Symbols of a local in into operand k. */

@@ -30,21 +30,47 @@ enum choir_status plans_make(struct ranks *ranks, const char *algorithm, enum ch
     return status;
 }
 
-/* Element `at` of IN of a rank. */
+/* Element `at` of IN of a rank. As a 2 x 2 matrix of 16-bit numbers it has an odd determinant: products keep all bits. */
 static uint64_t input(uint32_t rank, uint64_t at)
 {
-    return base_mix((at + 1) * 0x9e3779b97f4a7c15u ^ (uint64_t)(rank + 1) << 40);
+    uint64_t x = base_mix((at + 1) * 0x9e3779b97f4a7c15u ^ (uint64_t)(rank + 1) << 40);
+    return (x | 0x0001000000000001u) & ~0x0000000000010000ull;
 }
 
-static void add(void *ctx, void *dst, const void *const *src, uint32_t nsrc, uint64_t count)
+/* Entries a b c d from bit 0 up. */
+static uint64_t matrix_product(uint64_t x, uint64_t y)
 {
-    (void)ctx;
-    for (uint64_t i = 0; i < count; i++) {
-        uint64_t sum = 0, x;
-        for (uint32_t k = 0; k < nsrc; k++) {
-            memcpy(&x, (const char *)src[k] + 8 * i, 8);
-            sum += x;
+    uint64_t z = 0;
+    for (unsigned i = 0; i < 2; i++)
+        for (unsigned j = 0; j < 2; j++) {
+            uint64_t sum = 0;
+            for (unsigned k = 0; k < 2; k++)
+                sum += (x >> (32 * i + 16 * k) & 0xffff) * (y >> (32 * k + 16 * j) & 0xffff);
+            z |= (sum & 0xffff) << (32 * i + 16 * j);
         }
+    return z;
+}
+
+static uint64_t apply(enum plans_op op, uint64_t x, uint64_t y)
+{
+    return op == PLANS_SUM ? x + y
+           : op == PLANS_MATRIX
+               ? matrix_product(x, y)
+               : base_mix(x * 0x9e3779b97f4a7c15u + base_mix(y ^ 0xd1b54a32d192ed03u));
+}
+
+static void combine(void *ctx, void *dst, const void *const *src, uint32_t nsrc, uint64_t count)
+{
+    enum plans_op op = *(enum plans_op *)ctx;
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t sum, x;
+        memcpy(&sum, (const char *)src[0] + 8 * i, 8);
+        for (uint32_t k = 1; k < nsrc; k++) {
+            memcpy(&x, (const char *)src[k] + 8 * i, 8);
+            sum = apply(op, sum, x);
+        }
+        if (op == PLANS_TREE && nsrc > 1)
+            sum = base_mix(sum + nsrc);
         memcpy((char *)dst + 8 * i, &sum, 8);
     }
 }
@@ -138,7 +164,7 @@ static uint64_t origin(const struct ranks *ranks, uint32_t r, uint32_t block, ui
 }
 
 /* Writes what OUT of rank r must hold. */
-static void expect(const struct ranks *ranks, uint32_t r, uint64_t *out)
+static void expect(const struct ranks *ranks, enum plans_op op, uint32_t r, uint64_t *out)
 {
     const struct choir_shape *s = &ranks->shape[r];
     uint32_t blocks = shape_blocks(s, CHOIR_OUT), from;
@@ -147,13 +173,12 @@ static void expect(const struct ranks *ranks, uint32_t r, uint64_t *out)
     shape_table(s, CHOIR_OUT, off, len);
     for (uint32_t b = 0; b < blocks && shape_present(s, CHOIR_OUT); b++) {
         if (plan_kind_reduces((enum choir_kind)s->kind)) {
-            for (uint64_t e = 0; e < len[b]; e++)
-                out[off[b] + e] = 0;
             for (uint32_t q = 0; q < ranks->n; q++) {
                 bool scatter = shape_holds(s, CHOIR_OUT) == SHAPE_BLOCK;
                 uint64_t at = scatter ? block_offset(&ranks->shape[q], CHOIR_IN, r) : 0;
                 for (uint64_t e = 0; e < len[b]; e++)
-                    out[off[b] + e] += input(q, at + e);
+                    out[off[b] + e] =
+                        q ? apply(op, out[off[b] + e], input(q, at + e)) : input(q, at + e);
             }
             continue;
         }
@@ -164,11 +189,12 @@ static void expect(const struct ranks *ranks, uint32_t r, uint64_t *out)
     free(off);
 }
 
-static const char *compare(const struct ranks *ranks, struct memory *m, uint32_t r)
+static const char *compare(const struct ranks *ranks, enum plans_op op, struct memory *m,
+                           uint32_t r)
 {
     static char text[160];
     uint64_t *was_out = m->before[m->in_place ? 0 : 1] + (m->out - m->block[m->in_place ? 0 : 1]);
-    expect(ranks, r, was_out);
+    expect(ranks, op, r, was_out);
     for (int i = 0; i < 2; i++)
         for (uint64_t k = 0; m->block[i] && k < m->words[i]; k++)
             if (m->block[i][k] != m->before[i][k]) {
@@ -180,7 +206,8 @@ static const char *compare(const struct ranks *ranks, struct memory *m, uint32_t
     return NULL;
 }
 
-const char *plans_run(const struct ranks *ranks, enum plans_place place, const struct plan_run *how)
+const char *plans_run(const struct ranks *ranks, enum plans_place place, enum plans_op op,
+                      const struct plan_run *how)
 {
     uint32_t n = ranks->n;
     struct memory *m = calloc(n, sizeof(*m));
@@ -195,12 +222,16 @@ const char *plans_run(const struct ranks *ranks, enum plans_place place, const s
     }
     struct plan_run run = *how;
     run.elem = 8;
-    run.combine = add;
+    run.combine = combine;
+    run.ctx = &op;
     const char *wrong = NULL;
     if (plan_reference((const struct choir_plan *const *)ranks->plan, n, in, out, &run) != CHOIR_OK)
         wrong = base_error_thread()->text;
     for (uint32_t r = 0; r < n && !wrong; r++)
-        wrong = compare(ranks, &m[r], r);
+        if (op != PLANS_TREE)
+            wrong = compare(ranks, op, &m[r], r);
+        else if (memcmp(m[r].out, m[0].out, 8 * ranks->shape[0].count))
+            wrong = "ranks combine in different trees";
     for (uint32_t r = 0; r < n; r++)
         free_memory(&m[r]);
     free(m);

@@ -16,8 +16,11 @@ enum choir_status plans_make(struct ranks *ranks, const char *algorithm, enum ch
                              const struct choir_layout *layout, uint64_t count, uint32_t root,
                              uint64_t seed, uint64_t slot_bytes);
 enum plans_place { PLANS_OUT_OF_PLACE, PLANS_IN_PLACE, PLANS_MIXED };
+/* What a reduction is made of: sums of random words, which tell every contribution apart; products of matrices, which do
+ * not commute; a hash of the operands, so that all ranks of an all-reduce agree only if they combine in one tree. */
+enum plans_op { PLANS_SUM, PLANS_MATRIX, PLANS_TREE };
 /* Runs the plans and compares every byte of every buffer: NULL if all is right, else what is not. */
-const char *plans_run(const struct ranks *ranks, enum plans_place place,
+const char *plans_run(const struct ranks *ranks, enum plans_place place, enum plans_op op,
                       const struct plan_run *how);
 
 #endif
