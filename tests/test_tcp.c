@@ -14,103 +14,6 @@
 
 extern const struct choir_transport_ops choir_transport_tcp;
 
-#define UNDER_WAY 24
-
-static void until(struct stub *a, struct stub *b, bool (*done)(struct stub *, struct stub *),
-                  uint64_t limit_ns, const char *what)
-{
-    uint64_t end = base_now_ns() + limit_ns;
-    while (!done(a, b)) {
-        uint32_t events = stub_progress(a) + (b ? stub_progress(b) : 0);
-        if (!events)
-            sched_yield();
-        if (base_now_ns() > end)
-            FAIL("%s: not within %" PRIu64 " ms", what, limit_ns / 1000000);
-    }
-}
-
-static bool both_up(struct stub *a, struct stub *b)
-{
-    return a->peer_count && b->peer_count && a->peer[0].endpoint && b->peer[0].endpoint &&
-           a->ops->connected(a->peer[0].endpoint) == CHOIR_OK &&
-           b->ops->connected(b->peer[0].endpoint) == CHOIR_OK;
-}
-
-/* a connects to b, both in this process and driven by this thread. */
-static void join(struct stub *a, struct stub *b)
-{
-    char address[STUB_ADDRESS];
-    size_t bytes = stub_address(b, address);
-    stub_connect(a, &b->host.self, address, bytes);
-    until(a, b, both_up, 5000000000ull, "joining");
-}
-
-/* --- traffic: each side sends `frames` frames of mixed sizes on all lanes ------------------------------- */
-struct flow {
-    uint64_t seed, frames;
-    uint32_t most;
-    uint64_t next;
-    void *payload[UNDER_WAY];
-    struct choir_send request[UNDER_WAY];
-    bool lent[UNDER_WAY];
-};
-
-static void flow_step(struct flow *f, struct stub_peer *p)
-{
-    for (int i = 0; i < UNDER_WAY && f->next < f->frames; i++) {
-        if (f->lent[i] && !atomic_load(&f->request[i].done))
-            continue;
-        if (f->lent[i])
-            CHECK_EQ(atomic_load(&f->request[i].done), 1);
-        free(f->payload[i]);
-        uint32_t lane = (uint32_t)(base_mix(f->seed + f->next) % STUB_LANES);
-        uint32_t bytes = stub_frame_bytes(f->seed, lane, p->sent[lane], f->most);
-        f->payload[i] = malloc(bytes ? bytes : 1);
-        stub_fill(f->payload[i], bytes, lane, p->sent[lane]);
-        uint16_t kind = f->next % 5 ? CHOIR_FRAME_DATA : 1;
-        enum choir_status s = stub_send(p, lane, kind, f->payload[i], bytes, &f->request[i]);
-        CHECK(s == CHOIR_OK || s == CHOIR_IN_PROGRESS);
-        f->lent[i] = s == CHOIR_IN_PROGRESS;
-        if (!f->lent[i])
-            memset(f->payload[i], 0xee, bytes); /* may be reused */
-        f->next++;
-    }
-}
-
-static bool flow_done(struct flow *f)
-{
-    bool done = f->next == f->frames;
-    for (int i = 0; i < UNDER_WAY; i++)
-        done &= !f->lent[i] || atomic_load(&f->request[i].done);
-    return done;
-}
-
-static void flow_free(struct flow *f)
-{
-    for (int i = 0; i < UNDER_WAY; i++)
-        free(f->payload[i]);
-}
-
-static void traffic(struct stub *a, struct stub *b, uint64_t frames, uint32_t most)
-{
-    struct flow fa = {.seed = test_seed(), .frames = frames, .most = most};
-    struct flow fb = {.seed = test_seed() + 1, .frames = frames, .most = most};
-    uint64_t to_a = a->arrived_count + frames, to_b = b->arrived_count + frames;
-    uint64_t end = base_now_ns() + 30000000000ull;
-    while (a->arrived_count < to_a || b->arrived_count < to_b || !flow_done(&fa) ||
-           !flow_done(&fb)) {
-        flow_step(&fa, &a->peer[0]);
-        flow_step(&fb, &b->peer[0]);
-        stub_progress(a);
-        stub_progress(b);
-        if (base_now_ns() > end)
-            FAIL("%" PRIu64 " and %" PRIu64 " of %" PRIu64 " frames came", a->arrived_count,
-                 b->arrived_count, frames);
-    }
-    flow_free(&fa);
-    flow_free(&fb);
-}
-
 static void pair_traffic(const char *knob, const char *value, uint64_t frames, uint32_t most)
 {
     struct stub a, b;
@@ -122,9 +25,10 @@ static void pair_traffic(const char *knob, const char *value, uint64_t frames, u
     }
     stub_open(&a);
     stub_open(&b);
-    join(&a, &b);
-    traffic(&a, &b, frames, most);
+    stub_join(&a, &b);
+    stub_traffic(&a, &b, frames, most, NULL);
     CHECK_EQ(a.log_count + b.log_count, 0);
+    stub_service_start(&b); /* acknowledges a's farewell */
     stub_close(&a);
     stub_close(&b);
 }
@@ -167,5 +71,183 @@ static void ipv6(void)
     pair_traffic("CHOIR_SOCKET_FAMILY", "AF_INET", 1000, 100000);
 }
 
+/* --- many threads, service threads, many processes ------------------------------------------------------- */
+#define SENDERS 4
+struct sender {
+    struct stub_peer *peer;
+    uint32_t lane;
+    pthread_t thread;
+};
+
+static void *send_lane(void *arg)
+{
+    struct sender *s = arg;
+    for (uint64_t i = 0; i < 3000; i++) {
+        static _Thread_local char x[40000];
+        struct choir_send r;
+        uint32_t bytes = stub_frame_bytes(test_seed(), s->lane, i, sizeof(x));
+        stub_fill(x, bytes, s->lane, i);
+        enum choir_status status = stub_send(s->peer, s->lane, CHOIR_FRAME_DATA, x, bytes, &r);
+        CHECK(status == CHOIR_OK || status == CHOIR_IN_PROGRESS);
+        while (status == CHOIR_IN_PROGRESS && !atomic_load(&r.done))
+            if (!stub_progress(s->peer->stub))
+                sched_yield();
+    }
+    return NULL;
+}
+
+static void threads_send(void)
+{
+    for (int sockets = 1; sockets < 4; sockets += 2) {
+        struct stub a, b;
+        struct sender s[SENDERS];
+        stub_init(&a, &choir_transport_tcp);
+        stub_init(&b, &choir_transport_tcp);
+        stub_knob(&a, "CHOIR_SOCKETS", sockets == 1 ? "1" : "3");
+        stub_open(&a);
+        stub_open(&b);
+        stub_join(&a, &b);
+        stub_service_start(&a);
+        stub_service_start(&b);
+        for (uint32_t i = 0; i < SENDERS; i++) {
+            s[i] = (struct sender){.peer = &a.peer[0], .lane = i};
+            CHECK_EQ(pthread_create(&s[i].thread, NULL, send_lane, &s[i]), 0);
+        }
+        for (uint32_t i = 0; i < SENDERS; i++)
+            pthread_join(s[i].thread, NULL);
+        stub_close(&a); /* delivers what is under way */
+        stub_service_stop(&b);
+        for (uint32_t i = 0; i < SENDERS; i++)
+            CHECK_EQ(b.peer[0].arrived[i], 3000);
+        stub_close(&b);
+    }
+}
+
+static void answer(struct stub_peer *p, const struct choir_frame *frame, void *where)
+{
+    (void)where;
+    if (frame->kind == CHOIR_FRAME_DATA && frame->sequence < 2000) {
+        static _Thread_local char x[64];
+        stub_fill(x, sizeof(x), 0, p->sent[0]);
+        CHECK_OK(stub_send(p, 0, CHOIR_FRAME_DATA, x, sizeof(x), NULL));
+    }
+}
+
+/* Nobody calls progress(): the service threads wake by the watched descriptor alone, in a dialogue and for the
+ * acknowledgement of a lent payload that nobody answers. */
+static void service_only(void)
+{
+    struct stub a, b;
+    stub_init(&a, &choir_transport_tcp);
+    stub_init(&b, &choir_transport_tcp);
+    a.on_arrived = b.on_arrived = answer;
+    stub_open(&a);
+    stub_open(&b);
+    stub_service_start(&a);
+    stub_service_start(&b);
+    char address[STUB_ADDRESS], x[64];
+    size_t bytes = stub_address(&b, address);
+    struct stub_peer *p = stub_connect(&a, &b.host.self, address, bytes);
+    stub_fill(x, sizeof(x), 0, 0);
+    pthread_mutex_lock(&a.driving);
+    CHECK_OK(stub_send(p, 0, CHOIR_FRAME_DATA, x, sizeof(x), NULL));
+    pthread_mutex_unlock(&a.driving);
+    uint64_t end = base_now_ns() + 10000000000ull, count = 0;
+    while (count < 2000 && base_now_ns() < end) {
+        usleep(1000);
+        pthread_mutex_lock(&a.driving);
+        count = p->arrived[0];
+        pthread_mutex_unlock(&a.driving);
+    }
+    CHECK_LE(2000, count);
+    struct choir_send r;
+    static char large[1 << 20];
+    stub_fill(large, sizeof(large), 1, 0);
+    CHECK_EQ(stub_send(p, 1, CHOIR_FRAME_DATA + 1, large, sizeof(large), &r), CHOIR_IN_PROGRESS);
+    while (!atomic_load(&r.done) && base_now_ns() < end)
+        usleep(1000);
+    CHECK_EQ(atomic_load(&r.done), 1);
+    stub_close(&a);
+    stub_close(&b);
+}
+
+#define ALL 8
+struct board {
+    struct choir_process process[ALL];
+    char address[ALL][STUB_ADDRESS];
+    size_t bytes[ALL];
+    _Atomic int ready, done;
+};
+
+/* Everybody joins everybody (the lower rank connects) and sends everybody frames. */
+static void all_to_all_rank(int rank, int size, void *arg)
+{
+    struct board *board = arg;
+    struct stub *m = malloc(sizeof(*m));
+    stub_init(m, &choir_transport_tcp);
+    stub_open(m);
+    board->process[rank] = m->host.self;
+    board->bytes[rank] = stub_address(m, board->address[rank]);
+    atomic_fetch_add(&board->ready, 1);
+    while (atomic_load(&board->ready) < size)
+        usleep(500);
+    for (int r = rank + 1; r < size; r++)
+        stub_connect(m, &board->process[r], board->address[r], board->bytes[r]);
+    struct stub_flow f[ALL] = {{0}};
+    uint64_t frames = 100;
+    for (int r = 0; r < size; r++)
+        f[r] = (struct stub_flow){
+            .seed = (uint64_t)(rank * ALL + r), .frames = frames, .most = 200000};
+    bool done = false, said = false;
+    uint64_t end = base_now_ns() + 40000000000ull;
+    while (atomic_load(&board->done) < size) {
+        done = m->arrived_count == frames * (uint64_t)(size - 1);
+        for (uint32_t i = 0; i < m->peer_count; i++) {
+            stub_flow_step(&f[i], &m->peer[i]);
+            done &= stub_flow_done(&f[i]);
+        }
+        if (!stub_progress(m))
+            sched_yield();
+        if (done && !said)
+            atomic_fetch_add(&board->done, 1);
+        said |= done;
+        if (base_now_ns() > end)
+            FAIL("rank %d has %" PRIu64 " frames of %" PRIu64, rank, m->arrived_count,
+                 frames * (uint64_t)(size - 1));
+    }
+    for (int r = 0; r < size; r++)
+        stub_flow_free(&f[r]);
+    stub_close(m);
+    free(m);
+}
+
+static void all_to_all(void)
+{
+    struct board *board =
+        mmap(NULL, sizeof(*board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(board != MAP_FAILED);
+    test_threads(ALL, all_to_all_rank, board);
+    memset(board, 0, sizeof(*board));
+    test_processes(ALL, all_to_all_rank, board);
+    munmap(board, sizeof(*board));
+}
+
+static void discarded(void)
+{
+    struct stub a, b;
+    stub_init(&a, &choir_transport_tcp);
+    stub_init(&b, &choir_transport_tcp);
+    a.discard = b.discard = true;
+    stub_open(&a);
+    stub_open(&b);
+    stub_join(&a, &b);
+    stub_traffic(&a, &b, 300, 300000, NULL);
+    CHECK_LT(0, a.peer[0].discarded);
+    stub_service_start(&b);
+    stub_close(&a);
+    stub_close(&b);
+}
+
 TEST_MAIN(TEST(small_frames), TEST(mixed_frames), TEST(large_frames), TEST(several_sockets),
-          TEST(encrypted), TEST(ipv6))
+          TEST(encrypted), TEST(ipv6), TEST(threads_send), TEST(service_only), TEST(all_to_all),
+          TEST(discarded))

@@ -3,6 +3,7 @@
 #include "tests/lib/stub_host.h"
 #include "tests/lib/test.h"
 #include <poll.h>
+#include <sched.h>
 #include <sys/random.h>
 
 static struct stub_peer *peer_new(struct stub *m, const struct choir_process *process)
@@ -77,6 +78,8 @@ static void failed(void *context, void *cookie, enum choir_status status, int sy
     p->failed++;
     p->status = status;
     snprintf(p->text, sizeof(p->text), "%s", text);
+    if (getenv("CHOIR_TEST_LOG"))
+        fprintf(stderr, "failed: %s %s\n", choir_status_name(status), text);
 }
 
 static enum choir_status watch(void *context, int fd, int writable, void (*fn)(void *), void *arg)
@@ -280,4 +283,94 @@ enum choir_status stub_send(struct stub_peer *p, uint32_t lane, uint16_t kind, v
     f.sequence = p->sent[lane]++;
     f.arg[2] = f.sequence * 3;
     return p->stub->ops->send(p->endpoint, &f, payload, request);
+}
+
+void stub_until(struct stub *a, struct stub *b, bool (*done)(struct stub *, struct stub *),
+                uint64_t limit_ns, const char *what)
+{
+    uint64_t end = base_now_ns() + limit_ns;
+    while (!done(a, b)) {
+        uint32_t events = stub_progress(a) + (b ? stub_progress(b) : 0);
+        if (!events)
+            sched_yield();
+        if (base_now_ns() > end)
+            FAIL("%s: not within %" PRIu64 " ms", what, limit_ns / 1000000);
+    }
+}
+
+static bool both_up(struct stub *a, struct stub *b)
+{
+    return a->peer_count && b->peer_count && a->peer[0].endpoint && b->peer[0].endpoint &&
+           a->ops->connected(a->peer[0].endpoint) == CHOIR_OK &&
+           b->ops->connected(b->peer[0].endpoint) == CHOIR_OK;
+}
+
+/* a connects to b, both in this process and driven by this thread. */
+void stub_join(struct stub *a, struct stub *b)
+{
+    char address[STUB_ADDRESS];
+    size_t bytes = stub_address(b, address);
+    stub_connect(a, &b->host.self, address, bytes);
+    stub_until(a, b, both_up, 5000000000ull, "joining");
+}
+
+/* --- traffic: each side sends `frames` frames of mixed sizes on all lanes ------------------------------- */
+
+void stub_flow_step(struct stub_flow *f, struct stub_peer *p)
+{
+    for (int i = 0; i < STUB_UNDER_WAY && f->next < f->frames; i++) {
+        if (f->lent[i] && !atomic_load(&f->request[i].done))
+            continue;
+        if (f->lent[i])
+            CHECK_EQ(atomic_load(&f->request[i].done), 1);
+        free(f->payload[i]);
+        uint32_t lane = (uint32_t)(base_mix(f->seed + f->next) % STUB_LANES);
+        uint32_t bytes = stub_frame_bytes(f->seed, lane, p->sent[lane], f->most);
+        f->payload[i] = malloc(bytes ? bytes : 1);
+        stub_fill(f->payload[i], bytes, lane, p->sent[lane]);
+        uint16_t kind = f->next % 5 ? CHOIR_FRAME_DATA : 1;
+        enum choir_status s = stub_send(p, lane, kind, f->payload[i], bytes, &f->request[i]);
+        CHECK(s == CHOIR_OK || s == CHOIR_IN_PROGRESS);
+        f->lent[i] = s == CHOIR_IN_PROGRESS;
+        if (!f->lent[i])
+            memset(f->payload[i], 0xee, bytes); /* may be reused */
+        f->next++;
+    }
+}
+
+bool stub_flow_done(struct stub_flow *f)
+{
+    bool done = f->next == f->frames;
+    for (int i = 0; i < STUB_UNDER_WAY; i++)
+        done &= !f->lent[i] || atomic_load(&f->request[i].done);
+    return done;
+}
+
+void stub_flow_free(struct stub_flow *f)
+{
+    for (int i = 0; i < STUB_UNDER_WAY; i++)
+        free(f->payload[i]);
+}
+
+void stub_traffic(struct stub *a, struct stub *b, uint64_t frames, uint32_t most,
+                  void (*meanwhile)(struct stub *, struct stub *))
+{
+    struct stub_flow fa = {.seed = test_seed(), .frames = frames, .most = most};
+    struct stub_flow fb = {.seed = test_seed() + 1, .frames = frames, .most = most};
+    uint64_t to_a = a->arrived_count + frames, to_b = b->arrived_count + frames;
+    uint64_t end = base_now_ns() + 30000000000ull;
+    while (a->arrived_count < to_a || b->arrived_count < to_b || !stub_flow_done(&fa) ||
+           !stub_flow_done(&fb)) {
+        stub_flow_step(&fa, &a->peer[0]);
+        stub_flow_step(&fb, &b->peer[0]);
+        stub_progress(a);
+        stub_progress(b);
+        if (meanwhile)
+            meanwhile(a, b);
+        if (base_now_ns() > end)
+            FAIL("%" PRIu64 " and %" PRIu64 " of %" PRIu64 " frames came", a->arrived_count,
+                 b->arrived_count, frames);
+    }
+    stub_flow_free(&fa);
+    stub_flow_free(&fb);
 }

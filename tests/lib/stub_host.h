@@ -73,4 +73,26 @@ bool stub_same(const void *in, uint32_t bytes, uint32_t lane, uint64_t sequence)
 enum choir_status stub_send(struct stub_peer *p, uint32_t lane, uint16_t kind, void *payload,
                             uint32_t bytes, struct choir_send *request);
 
+/* Drives both (b may be NULL) until done(a, b). */
+void stub_until(struct stub *a, struct stub *b, bool (*done)(struct stub *, struct stub *),
+                uint64_t limit_ns, const char *what);
+void stub_join(struct stub *a, struct stub *b); /* a connects to b, in this process */
+
+/* Traffic: `frames` frames of mixed sizes and lanes; bounded under way; stub_flow_step queues what may be. */
+#define STUB_UNDER_WAY 24
+struct stub_flow {
+    uint64_t seed, frames;
+    uint32_t most;
+    uint64_t next;
+    void *payload[STUB_UNDER_WAY];
+    struct choir_send request[STUB_UNDER_WAY];
+    bool lent[STUB_UNDER_WAY];
+};
+void stub_flow_step(struct stub_flow *f, struct stub_peer *p);
+bool stub_flow_done(struct stub_flow *f);
+void stub_flow_free(struct stub_flow *f);
+/* Both ways at once, each side the other's peer[0]. */
+void stub_traffic(struct stub *a, struct stub *b, uint64_t frames, uint32_t most,
+                  void (*meanwhile)(struct stub *, struct stub *));
+
 #endif

@@ -124,9 +124,8 @@ static bool secret_for(struct tcp_conn *c, unsigned char secret[32])
 static void on_hello(struct tcp_conn *c)
 {
     memcpy(&c->hello, c->in, sizeof(c->hello));
-    if (c->hello.magic != TCP_MAGIC || c->hello.version != TCP_VERSION) {
-        refuse(c, c->hello.magic == TCP_MAGIC ? "it is of another version of choir"
-                                              : "it does not speak choir");
+    if (c->hello.version != TCP_VERSION) {
+        refuse(c, "it is of another version of choir");
         return;
     }
     struct tcp_challenge *q = &c->challenge;
@@ -384,6 +383,11 @@ void tcp_conn_event(struct tcp_conn *c, uint32_t events)
         return;
     }
     c->have += need ? (uint32_t)n : 0;
+    static const uint32_t magic = TCP_MAGIC;
+    if (c->state == CONN_HELLO && memcmp(c->in, &magic, base_min((size_t)c->have, sizeof(magic)))) {
+        refuse(c, "it does not speak choir");
+        return;
+    }
     if (c->have < need)
         return;
     if (c->state == CONN_HELLO)

@@ -49,8 +49,8 @@ static int slot_for(struct choir_endpoint *e, struct tcp_conn *c)
             return (int)i;
     if (!e->slot_count)
         return 0;
-    if (!e->dialer || e->slot_count == TCP_SLOTS_MOST || base_now_ns() - e->since_ns > RAILS_NS ||
-        !(c->extra || new_rail(e, c)))
+    if (!e->dialer || e->slot_count == TCP_SLOTS_MOST ||
+        tcp_age(base_now_ns(), e->since_ns) > RAILS_NS || !(c->extra || new_rail(e, c)))
         return -1;
     return (int)e->slot_count;
 }
@@ -60,7 +60,8 @@ void tcp_dial_held(struct tcp_conn *c)
     struct choir_endpoint *e = c->e;
     e->dial.refused_ns = 0;
     e->dial.since_ns = base_now_ns();
-    if (!e->up_count && better_under_way(e, c) && base_now_ns() - e->dial.round_ns < TCP_PREFER_NS)
+    if (!e->up_count && better_under_way(e, c) &&
+        tcp_age(base_now_ns(), e->dial.round_ns) < TCP_PREFER_NS)
         return;
     if (!e->up_count && e->slot_count && e->slot[0]->claimed && !e->peer_epoch)
         return; /* rails are decided once the first connection stands */
@@ -89,7 +90,7 @@ static void attempt(struct choir_endpoint *e, const struct tcp_pair *p, bool ext
 
 void tcp_dial_more(struct choir_endpoint *e, const struct tcp_conn *c)
 {
-    if (!e->dialer || c->inbound || c->extra || base_now_ns() - e->since_ns > RAILS_NS)
+    if (!e->dialer || c->inbound || c->extra || tcp_age(base_now_ns(), e->since_ns) > RAILS_NS)
         return;
     for (uint32_t i = 1; i < e->t->sockets; i++)
         attempt(e, &c->pair, true);
@@ -107,7 +108,8 @@ void tcp_dial_missed(struct tcp_conn *c, bool refused, int sys_errno, const char
              what ? what : strerror(sys_errno));
     d->missed++;
     d->refused += refused, d->refusals += refused;
-    d->denied |= sys_errno == EACCES && what;
+    if (sys_errno == EACCES && what && !d->denied_ns)
+        d->denied_ns = base_now_ns();
     /* An address over which we were joined and which now refuses speaks for the whole process. */
     for (uint32_t i = 0; refused && i < e->slot_count; i++)
         if (e->slot[i]->peer_nic == c->pair.peer.nic && e->peer_epoch && !d->refused_ns)
@@ -175,7 +177,7 @@ static void round_go_on(struct choir_endpoint *e, uint64_t now)
     uint64_t lead = leaders(d);
     for (uint32_t i = 0; i < d->pair_count; i++) {
         bool leads = lead >> i & 1;
-        bool early = !leads && d->live && now - d->round_ns < LATER_NS;
+        bool early = !leads && d->live && tcp_age(now, d->round_ns) < LATER_NS;
         if (d->tried >> i & 1 || early || (!lacks && !leads))
             continue;
         d->tried |= 1ull << i;
@@ -227,7 +229,8 @@ static bool verdict(struct choir_endpoint *e, uint64_t now)
         d->since_ns = now, d->refused_ns = 0;
         return false;
     }
-    uint64_t refused = d->refused_ns ? now - d->refused_ns : 0, silent = now - d->since_ns;
+    uint64_t refused = d->refused_ns ? tcp_age(now, d->refused_ns) : 0,
+             silent = tcp_age(now, d->since_ns);
     tcp_process_text(&e->peer, who);
     if (e->peer_epoch && refused >= TCP_REFUSED_NS && d->refusals > 2)
         tcp_endpoint_fail(e, CHOIR_ERR_PEER_DEAD, d->sys_errno,
@@ -236,7 +239,7 @@ static bool verdict(struct choir_endpoint *e, uint64_t now)
         tcp_endpoint_fail(e, CHOIR_ERR_PEER_DEAD, d->sys_errno,
                           "process %s does not answer for %d s (%s)", who,
                           (int)(TCP_SILENT_NS / 1000000000), d->text);
-    else if (!e->peer_epoch && d->denied && silent >= TCP_REFUSED_NS)
+    else if (!e->peer_epoch && d->denied_ns && tcp_age(now, d->denied_ns) >= TCP_REFUSED_NS)
         tcp_endpoint_fail(e, CHOIR_ERR_AUTH, 0, "process %s refuses this one (%s)", who, d->text);
     else if (!e->peer_epoch && (refused >= TCP_MISSING_NS || silent >= TCP_SILENT_NS))
         tcp_endpoint_fail(

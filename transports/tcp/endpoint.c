@@ -321,9 +321,18 @@ static bool flushed(const struct choir_endpoint *e, uint64_t now)
 {
     if (e->queued)
         return false;
-    if ((!e->up_count && !e->dial.active) || now - e->since_ns > TCP_GOODBYE_NS)
+    if ((!e->up_count && !e->dial.active) || tcp_age(now, e->since_ns) > TCP_GOODBYE_NS)
         return true;
     return e->item_head == e->item_tail;
+}
+
+static void unowe(struct choir_transport *t, struct tcp_slot *s)
+{
+    for (struct tcp_slot **at = &t->owed; *at; at = &(*at)->next_owed)
+        if (*at == s) {
+            *at = s->next_owed;
+            return;
+        }
 }
 
 void tcp_endpoint_free(struct choir_endpoint *e)
@@ -339,6 +348,7 @@ void tcp_endpoint_free(struct choir_endpoint *e)
         slot_down(e->slot[i]);
         free(e->slot[i]->tx.seal);
         free(e->slot[i]->rx.seal);
+        unowe(t, e->slot[i]);
         e->slot[i]->next_trash = t->trash_slot; /* the events of this progress() may name it */
         t->trash_slot = e->slot[i];
     }

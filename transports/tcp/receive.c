@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 
 #define TURN_MOST (2 << 20)         /* bytes of one turn of a slot */
-#define ACK_BYTES (512 << 10)       /* unacknowledged bytes, or ... */
+#define ACK_BYTES (256 << 10)       /* unacknowledged bytes, or ... */
 #define ACK_CHUNKS (TCP_WINDOW / 4) /* ... chunks: tell the sender unasked */
 #define ERRORS_MOST 3
 
@@ -294,6 +294,46 @@ static void broke(struct tcp_slot *s, int sys_errno)
         tcp_endpoint_lost(s, sys_errno);
 }
 
+/* --- acknowledgements ---------------------------------------------------------------------------------------- */
+static void acknowledge(struct tcp_slot *s)
+{
+    struct tcp_rx *x = &s->rx;
+    x->want = false, x->untold = 0;
+    x->noted = atomic_load_explicit(&s->got, memory_order_relaxed);
+    tcp_send_ack(s);
+}
+
+/* Not at once: the library's answer, or the next frame of ours, will carry it. The first progress() that finds nothing
+ * new on the slot sends it alone; the eventfd calls the service thread if nobody comes. */
+static void owe(struct tcp_slot *s, bool fresh)
+{
+    struct choir_transport *t = s->e->t;
+    s->rx.fresh = fresh;
+    if (s->rx.owed)
+        return;
+    s->rx.owed = true;
+    s->next_owed = t->owed;
+    t->owed = s;
+    tcp_signal(t);
+}
+
+void tcp_receive_settle(struct choir_transport *t)
+{
+    struct tcp_slot **at = &t->owed, *s;
+    while ((s = *at)) {
+        bool wait = s->rx.fresh && s->rx.untold < ACK_BYTES && s->source.fd >= 0;
+        s->rx.fresh = false;
+        if (wait) {
+            at = &s->next_owed;
+            continue;
+        }
+        *at = s->next_owed;
+        s->rx.owed = false;
+        if (s->source.fd >= 0)
+            acknowledge(s);
+    }
+}
+
 static uint32_t receive(struct tcp_slot *s)
 {
     struct choir_endpoint *e = s->e;
@@ -312,16 +352,13 @@ static uint32_t receive(struct tcp_slot *s)
         events += budget != before;
     }
     int keep = errno;
-    if (more >= 0 || e->bye) {
-        uint64_t got = atomic_load_explicit(&s->got, memory_order_relaxed);
-        if (x->want || x->untold >= ACK_BYTES || got - x->noted >= ACK_CHUNKS) {
-            x->want = false, x->untold = 0, x->noted = got;
-            tcp_send_ack(s);
-        }
-    }
+    if (x->want || x->untold >= ACK_BYTES ||
+        atomic_load_explicit(&s->got, memory_order_relaxed) - x->noted >= ACK_CHUNKS)
+        owe(s, budget != TURN_MOST);
     if (e->bye && atomic_load(&e->state) == EP_UP) {
         char who[33];
         tcp_process_text(&e->peer, who);
+        acknowledge(s);
         tcp_endpoint_fail(e, CHOIR_ERR_PEER_DEAD, 0, "process %s has left", who);
     } else if (more < 0) {
         broke(s, keep);

@@ -31,7 +31,7 @@ void tcp_net_tune(int fd)
     option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS);
     option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 5);
-    option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 1);
+    option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 3);
     option(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
 }
 

@@ -68,11 +68,17 @@ void tcp_rewatch(struct choir_transport *t, struct tcp_source *from, struct tcp_
     tcp_watch(t, to, interest);
 }
 
-void tcp_wake(struct choir_transport *t)
+void tcp_signal(struct choir_transport *t)
 {
     uint64_t one = 1;
-    atomic_fetch_add(&t->todo, 1);
-    (void)!write(t->wake.fd, &one, sizeof(one));
+    if (!atomic_exchange(&t->signaled, true))
+        (void)!write(t->wake.fd, &one, sizeof(one));
+}
+
+void tcp_wake(struct choir_transport *t)
+{
+    atomic_store(&t->todo, 1);
+    tcp_signal(t);
 }
 
 static void timer_set(struct choir_transport *t, uint64_t every_ns)
@@ -256,11 +262,21 @@ static enum choir_status connected(struct choir_endpoint *e)
 }
 
 /* --- progress ------------------------------------------------------------------------------------------------ */
-static void todo(struct choir_transport *t)
+/* The eventfd stays readable while acknowledgements are owed, so that it is written once, not for each. */
+static void hush(struct choir_transport *t)
 {
     uint64_t count;
+    if (t->owed || !atomic_load_explicit(&t->signaled, memory_order_relaxed))
+        return;
     (void)!read(t->wake.fd, &count, sizeof(count));
-    atomic_store(&t->todo, 0);
+    atomic_store(&t->signaled,
+                 false); /* before todo() looks: who signals from now on writes again */
+}
+
+static void todo(struct choir_transport *t)
+{
+    if (!atomic_exchange(&t->todo, 0))
+        return;
     tcp_acquire(&t->lock);
     struct choir_endpoint *e = t->fresh;
     t->fresh = NULL;
@@ -330,9 +346,10 @@ static uint32_t look(struct choir_transport *t)
         } else if (s->kind == TCP_TIMER) {
             tick(t);
         } else {
-            todo(t);
+            hush(t);
         }
     }
+    todo(t);
     return events;
 }
 
@@ -346,6 +363,8 @@ static uint32_t progress(struct choir_transport *t)
     if (!hot || ++t->round % LOOK_EVERY == 0 ||
         atomic_load_explicit(&t->todo, memory_order_relaxed))
         events += look(t);
+    if (t->owed)
+        tcp_receive_settle(t);
     trash_empty(t);
     return events;
 }
@@ -355,6 +374,7 @@ static void service(void *arg)
 {
     struct choir_transport *t = arg;
     look(t);
+    tcp_receive_settle(t);
     trash_empty(t);
 }
 
@@ -382,6 +402,7 @@ static void close_transport(struct choir_transport *t)
         struct epoll_event v;
         epoll_wait(t->poll, &v, 1, (int)(TCP_TICK_NS / 1000000));
         look(t);
+        tcp_receive_settle(t);
         tcp_endpoint_tick(t, base_now_ns());
         trash_empty(t);
     }

@@ -42,6 +42,12 @@
 #define TCP_GOODBYE_NS 1000000000ull   /* delivery after disconnect() */
 #define TCP_USER_TIMEOUT_MS 3000       /* unacknowledged so long: the connection is given up */
 
+/* Some times are taken after the `now` of a tick. */
+static inline uint64_t tcp_age(uint64_t now, uint64_t since)
+{
+    return now > since ? now - since : 0;
+}
+
 /* --- lock: held for copies of a few KiB, never over a system call ----------------------------------- */
 typedef atomic_flag tcp_lock;
 static inline void tcp_acquire(tcp_lock *l)
@@ -190,10 +196,11 @@ struct tcp_tx {
 enum tcp_rx_state { RX_HEADER, RX_STALLED, RX_PAYLOAD };
 struct tcp_rx {
     enum tcp_rx_state state;
-    bool begun; /* the record of `header` was placed; stays so over a reconnection */
-    bool want;
-    uint32_t have; /* bytes of hold */
-    uint32_t done; /* payload bytes at `where` */
+    bool begun;       /* the record of `header` was placed; stays so over a reconnection */
+    bool want;        /* an acknowledgement is asked for */
+    bool owed, fresh; /* on t->owed; has had news in this progress() */
+    uint32_t have;    /* bytes of hold */
+    uint32_t done;    /* payload bytes at `where` */
     uint32_t ahead;
     uint32_t untold; /* bytes received since the last acknowledgement asked of the sending half */
     uint64_t noted;  /* s->got then */
@@ -212,7 +219,7 @@ struct tcp_order { /* a chunk begun and not yet delivered */
 struct tcp_slot {
     struct tcp_source source;
     struct choir_endpoint *e;
-    struct tcp_slot *next_trash;
+    struct tcp_slot *next_trash, *next_owed;
     uint32_t index;
     uint32_t hot; /* place in t->up, from 1; 0: not there */
     bool claimed; /* a dial of ours is about to join it */
@@ -241,7 +248,7 @@ struct tcp_dial {
     uint64_t round_ns, tried;   /* a bit per pair of this round */
     uint32_t missed, refused;   /* in this round */
     uint32_t refusals;          /* in all rounds */
-    bool denied;                /* the secrets do not fit */
+    uint64_t denied_ns;         /* since when the secrets do not fit; 0: they may */
     uint16_t pair_count;
     struct tcp_pair *pair;
     int sys_errno; /* of the last attempt that failed */
@@ -307,8 +314,9 @@ struct choir_transport {
     _Atomic uint32_t blocked; /* slots that wait for room */
 
     struct choir_endpoint *dialing, *closing; /* closing: under lock */
-    struct tcp_slot *trash_slot;
-    struct tcp_conn *conn, *trash; /* handshakes under way */
+    struct tcp_slot *trash_slot, *owed;       /* owed: an acknowledgement */
+    _Atomic bool signaled;                    /* the eventfd is readable */
+    struct tcp_conn *conn, *trash;            /* handshakes under way */
     uint32_t half_open;
     struct tcp_slot **up; /* connected slots */
     uint32_t up_count, up_room;
@@ -326,7 +334,8 @@ void tcp_unwatch(struct choir_transport *t, struct tcp_source *s); /* and closes
 void tcp_rewatch(struct choir_transport *t, struct tcp_source *from, struct tcp_source *to,
                  uint32_t interest);
 void tcp_wake(struct choir_transport *t);
-void tcp_timed(struct choir_transport *t); /* ticks from now on */
+void tcp_signal(struct choir_transport *t); /* there is work that no descriptor shows */
+void tcp_timed(struct choir_transport *t);  /* ticks from now on */
 enum choir_status tcp_address_of(struct choir_transport *t, void *address, size_t *bytes);
 void tcp_process_text(const struct choir_process *p, char text[33]);
 
@@ -389,6 +398,7 @@ void tcp_write_unblock(struct tcp_slot *s); /* e->lock is held */
 
 /* receive.c */
 uint32_t tcp_receive_slot(struct tcp_slot *s);
+void tcp_receive_settle(struct choir_transport *t); /* sends what acknowledgements are due */
 void tcp_receive_cut(struct tcp_slot *s);           /* the connection ended */
 void tcp_receive_discard(struct choir_endpoint *e); /* nothing is placed any more */
 
