@@ -572,12 +572,12 @@ static void port_range(void)
     char blob[STUB_ADDRESS];
     pair_init(&a, &b);
     stub_init(&c, &choir_transport_tcp);
-    stub_knob(&a, "CHOIR_PORT_RANGE", "41730-41731");
-    stub_knob(&b, "CHOIR_PORT_RANGE", "41730-41731");
-    stub_knob(&c, "CHOIR_PORT_RANGE", "41730-41731");
+    stub_knob(&a, "CHOIR_PORT_RANGE", "21730-21731");
+    stub_knob(&b, "CHOIR_PORT_RANGE", "21730-21731");
+    stub_knob(&c, "CHOIR_PORT_RANGE", "21730-21731");
     pair_open(&a, &b);
     CHECK(tcp_net_address_read(&address, blob, stub_address(&a, blob)));
-    CHECK(address.port == 41730 || address.port == 41731);
+    CHECK(address.port == 21730 || address.port == 21731);
     CHECK_EQ(choir_transport_tcp.open(&c.host, &c.t), CHOIR_ERR_NETWORK);
     stub_knob(&c, "CHOIR_PORT_RANGE", "80-");
     CHECK_EQ(choir_transport_tcp.open(&c.host, &c.t), CHOIR_ERR_ARGUMENT);
@@ -592,7 +592,7 @@ static void port_range(void)
     pair_close(&a, &b);
     /* the port is free at once for the next job */
     stub_knob(&c, "CHOIR_SOCKET_IFNAME", "lo");
-    stub_knob(&c, "CHOIR_PORT_RANGE", "41730-41731");
+    stub_knob(&c, "CHOIR_PORT_RANGE", "21730-21731");
     stub_open(&c);
     stub_close(&c);
 }

@@ -208,7 +208,7 @@ void tcp_endpoint_install(struct choir_endpoint *e, struct tcp_conn *c, uint64_t
     struct choir_transport *t = e->t;
     struct tcp_slot *s = e->slot[c->slot];
     uint16_t both = c->hello.flags | c->challenge.flags;
-    if (received < s->tx.acked || received > s->tx.end) {
+    if (received < s->tx.heard || received > s->tx.end) {
         tcp_conn_drop(c);
         tcp_endpoint_fail(e, CHOIR_ERR_PROTOCOL, 0,
                           "the peer counts %llu chunks received of %llu sent",

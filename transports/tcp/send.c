@@ -182,15 +182,14 @@ enum choir_status tcp_send_frame(struct choir_endpoint *e, const struct choir_fr
 }
 
 /* --- acknowledgements ------------------------------------------------------------------------------------ */
-/* The peer has received the first `ack` chunks of this slot. May run ahead of tx.next while another thread is
- * between its system call and the account of it. */
-bool tcp_send_acked(struct tcp_slot *s, uint64_t ack)
+/* What the peer has received is let go of, but not before the call that wrote it has returned and is accounted
+ * for (by another thread perhaps). */
+void tcp_send_retire(struct tcp_slot *s)
 {
     struct choir_endpoint *e = s->e;
     struct tcp_tx *x = &s->tx;
-    tcp_acquire(&e->lock);
-    bool valid = ack >= x->acked && ack <= x->end;
-    while (valid && x->acked < ack) {
+    uint64_t end = base_min(x->heard, x->next);
+    while (x->acked < end) {
         struct tcp_item *i = item_at(e, x->record[x->acked++ % TCP_WINDOW].item);
         if (!--i->open && i->dealt)
             item_done(e, i, 1);
@@ -198,9 +197,22 @@ bool tcp_send_acked(struct tcp_slot *s, uint64_t ack)
     while (e->item_head < e->item_next && item_at(e, e->item_head)->dealt &&
            !item_at(e, e->item_head)->open)
         e->item_head++;
-    bool mine = valid && !e->owned && e->item_next < e->item_tail && writable(e);
-    if (mine)
-        e->owned = true; /* the window had been full */
+}
+
+bool tcp_send_acked(struct tcp_slot *s, uint64_t ack)
+{
+    struct choir_endpoint *e = s->e;
+    struct tcp_tx *x = &s->tx;
+    tcp_acquire(&e->lock);
+    bool valid = ack >= x->heard && ack <= x->end, mine = false;
+    if (valid && ack > x->heard) {
+        x->heard = ack;
+        tcp_send_retire(s);
+        mine =
+            !e->owned && e->item_next < e->item_tail && writable(e); /* the window had been full */
+        if (mine)
+            e->owned = true;
+    }
     tcp_release(&e->lock);
     if (mine)
         write_owned(e);
@@ -248,7 +260,7 @@ void tcp_send_abandon(struct choir_endpoint *e, int32_t done)
     e->item_head = e->item_next = e->item_tail;
     for (uint32_t i = 0; i < e->slot_count; i++) {
         tx_reset(e->slot[i]);
-        e->slot[i]->tx.acked = e->slot[i]->tx.next = e->slot[i]->tx.end;
+        e->slot[i]->tx.acked = e->slot[i]->tx.heard = e->slot[i]->tx.next = e->slot[i]->tx.end;
         e->slot[i]->tx.broken = true; /* the stream cannot go on behind a hole */
     }
     tcp_release(&e->lock);

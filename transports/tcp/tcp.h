@@ -178,7 +178,8 @@ struct tcp_record { /* a chunk on its slot */
 };
 struct tcp_tx {
     struct tcp_record record[TCP_WINDOW];
-    uint64_t acked, next, end; /* next: the first not wholly written */
+    uint64_t acked, next, end; /* let go of; the first not wholly written; dealt to this slot */
+    uint64_t heard;            /* the peer has received so many */
     uint32_t payload_done;     /* of next */
     bool header_done;          /* of next: written or in pend */
     bool blocked, broken, ack_due, solicit;
@@ -385,6 +386,7 @@ void tcp_send_flush(struct choir_endpoint *e);
 bool tcp_send_acked(struct tcp_slot *s,
                     uint64_t ack); /* false: it acknowledges what was never sent */
 void tcp_send_ack(struct tcp_slot *s);
+void tcp_send_retire(struct tcp_slot *s); /* e->lock is held */
 /* The caller owns e in these. */
 void tcp_send_resume(struct tcp_slot *s, uint64_t received);
 void tcp_send_abandon(struct choir_endpoint *e,

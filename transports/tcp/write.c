@@ -327,6 +327,8 @@ void tcp_write_slot(struct tcp_slot *s)
             seal_account(s, (size_t)n);
         else if (n > 0)
             account(s, &b, (size_t)n);
+        if (s->tx.heard > s->tx.acked)
+            tcp_send_retire(s);
         here += n > 0 ? (size_t)n : 0;
         e->written += n > 0 ? (size_t)n : 0;
         if (n < 0 && !again)
