@@ -182,10 +182,10 @@ static bool parse(struct hier *v)
     const char *args = v->shape->args;
     uint32_t kind = v->shape->kind;
     if (!*args)
-        args = kind == CHOIR_BARRIER                             ? "bruck,bruck"
+        args = kind == CHOIR_BARRIER                             ? "direct,bruck"
                : kind == CHOIR_ALL_TO_ALL                        ? "pairwise,pairwise"
                : kind == CHOIR_BROADCAST || kind == CHOIR_REDUCE ? "binomial,binomial"
-                                                                 : "ring,ring";
+                                                                 : "direct,ring";
     size_t comma = 0;
     for (int depth = 0; args[comma] && (depth || args[comma] != ','); comma++)
         depth += (args[comma] == '(') - (args[comma] == ')');
@@ -256,20 +256,32 @@ static write_fn choose(struct hier *v)
                                    : hier_all_reduce_by_leaders;
 }
 
-/* What any rank needs all ranks must say. Hosts of one size need the same, but for an all-to-all's share. */
+/* Whether what this rank needs is not known from others: hosts of one size need the same, but for what they
+ * carry of an all-to-all, and so do ranks of a host where hosts are of one size or one rank leads. */
+static bool differs(const struct hier *v, uint32_t host, uint32_t local)
+{
+    uint32_t kind = v->shape->kind, same = 0;
+    bool alike = v->columns * v->layout->hosts == v->shape->ranks;
+    bool led = kind == CHOIR_BROADCAST || kind == CHOIR_REDUCE || kind == CHOIR_BARRIER;
+    if ((alike || led) && local != hier_leader(v, host))
+        return false;
+    if (kind == CHOIR_ALL_TO_ALL)
+        return !alike || host < v->columns;
+    while (hier_host_size(v, same) != hier_host_size(v, host))
+        same++;
+    return same == host;
+}
+
+/* What any rank needs all ranks must say. */
 static enum choir_status survey(struct hier *v, write_fn write)
 {
-    uint32_t n = v->shape->ranks;
-    bool alike = v->columns * v->layout->hosts == n && v->shape->kind != CHOIR_ALL_TO_ALL &&
-                 v->shape->kind != CHOIR_REDUCE && v->shape->kind != CHOIR_BROADCAST;
     v->survey = true;
     v->needs = (struct choir_needs){.programs = 1};
-    for (uint32_t r = 0; r < n && v->status == CHOIR_OK; r++) {
-        if (alike && v->layout->host_of[r])
-            continue;
-        look_from(v, r);
-        write(v);
-    }
+    for (uint32_t r = 0; r < v->shape->ranks && v->status == CHOIR_OK; r++)
+        if (differs(v, v->layout->host_of[r], v->layout->local_of[r])) {
+            look_from(v, r);
+            write(v);
+        }
     v->survey = false;
     return v->status;
 }
