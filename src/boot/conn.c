@@ -39,9 +39,13 @@ static void move(struct server *s, struct conn *c, enum conn_phase phase, uint64
     list_add(phase == CONN_WAITING ? &s->waiting : phase == CONN_DEAD ? &s->dead : &s->timed, c);
 }
 
-/* Closed now; freed when no event of the batch can name it any more. */
+/*
+ * Closed now; freed when no event of the batch can name it any more. Taken from the epoll set by hand: closing does that only
+ * with the last copy of the descriptor, and a process being forked may hold one for a moment.
+ */
 static void hang_up(struct server *s, struct conn *c)
 {
+    epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->channel.fd, NULL);
     channel_free(&c->channel);
     move(s, c, CONN_DEAD, 0);
 }

@@ -92,7 +92,7 @@ uint32_t roster_missing(const struct roster *r, char *text, size_t bytes)
 
 static const char *seconds(uint64_t ns, char text[24])
 {
-    snprintf(text, 24, ns < 10000000000u ? "%.2g s" : "%.0f s", (double)ns * 1e-9);
+    snprintf(text, 24, ns < 10000000000u ? "%.1f s" : "%.0f s", (double)ns * 1e-9);
     return text;
 }
 

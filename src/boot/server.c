@@ -46,10 +46,12 @@ static void lower_limit(void)
 
 static void server_free(struct server *s)
 {
-    conn_free_all(s);
-    listen_close(&s->listeners);
+    /* The set first: in a forked child it is the parent's too, and nothing may be taken out of it. */
     if (s->epoll >= 0)
         close(s->epoll);
+    s->epoll = -1;
+    conn_free_all(s);
+    listen_close(&s->listeners);
     if (s->wake >= 0)
         close(s->wake);
     roster_free(&s->roster);
@@ -85,6 +87,13 @@ static void timers(struct server *s, uint64_t now)
                              "see why that process gave up"};
 }
 
+static void stop_listening(struct server *s)
+{
+    for (uint32_t i = 0; i < s->listeners.count; i++)
+        epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->listeners.fd[i], NULL);
+    listen_close(&s->listeners);
+}
+
 /* Answers all once the roster has ended, and sets how long the server stays for those that still have to hear it. */
 static void conclude(struct server *s, uint64_t now)
 {
@@ -96,7 +105,7 @@ static void conclude(struct server *s, uint64_t now)
         base_log(BASE_ERROR, -1, "%s: %s; %s", choir_status_name(v->status), v->text, v->remedy);
     s->own_ns = now + SERVER_OWN_NS;
     if (s->roster.complete && !s->roster.away)
-        listen_close(&s->listeners); /* nobody else has to come; the port may be wanted again */
+        stop_listening(s); /* nobody else has to come; the port may be wanted again */
     s->end_ns = base_min(s->end_ns, now + linger);
 }
 
@@ -351,7 +360,7 @@ void server_fork_parent(void)
     pthread_mutex_unlock(&list_lock);
 }
 
-/* The thread does not exist here. epoll is only closed, never changed: the set is the parent's too. */
+/* The thread does not exist here. */
 void server_fork_child(void)
 {
     for (struct server *s = list, *next; s; s = next) {
