@@ -9,6 +9,7 @@
 #include "tests/lib/test.h"
 #include <dlfcn.h>
 #include <libgen.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -108,6 +109,24 @@ static int be_rank(const char *order)
 /* --- the tests ---------------------------------------------------------------------------------- */
 static char output[1 << 16];
 
+/* Below the range from which the system gives ports to others. */
+static int free_port(void)
+{
+    static uint64_t random;
+    random = random ? random : test_seed();
+    for (int tries = 0; tries < 100; tries++) {
+        int port = 10000 + (int)(base_random(&random) % 20000), one = 1;
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+        bool good = !bind(fd, (struct sockaddr *)&at, sizeof(at)) && !listen(fd, 1);
+        close(fd);
+        if (good)
+            return port;
+    }
+    FAIL("no free port below 30000");
+}
+
 /* Runs a shell command; its output, stderr too, is in `output`. Returns the exit status. */
 static int shell(const char *format, ...)
 {
@@ -178,7 +197,7 @@ static int ranks(int count, const char *environment, const char *order)
 static void by_tcp(void)
 {
     char env[256];
-    int port = 20000 + (int)(test_seed() % 10000);
+    int port = free_port();
     snprintf(env, sizeof(env),
              "CHOIR_SECRET=sixteen-characters CHOIR_RENDEZVOUS=tcp://127.0.0.1:%d CHOIR_SIZE=5 "
              "CHOIR_RANK=%%d",
@@ -207,7 +226,7 @@ static void by_tcp(void)
 static void secrets(void)
 {
     char env[512], path[64] = "/tmp/choir-test-secret-XXXXXX";
-    int port = 30000 + (int)(test_seed() % 2000);
+    int port = free_port();
     /* none at all: this user on this host */
     snprintf(env, sizeof(env), "CHOIR_RENDEZVOUS=tcp://127.0.0.1:%d CHOIR_SIZE=3 CHOIR_RANK=%%d",
              port);
@@ -246,7 +265,7 @@ static void secrets(void)
 static void other_user(void)
 {
     char env[256];
-    int port = 32000 + (int)(test_seed() % 2000);
+    int port = free_port();
     if (geteuid() != 0 || !have("setpriv"))
         test_skip_part("other user without a secret: needs root and setpriv");
     else {
@@ -285,7 +304,7 @@ static void bad_rendezvous(void)
 
 static void server_never_comes(void)
 {
-    int port = 34000 + (int)(test_seed() % 2000);
+    int port = free_port();
     EXPECT_STATUS(9,
                   "env TEST_MS=400 CHOIR_SECRET=sixteen-characters "
                   "CHOIR_RENDEZVOUS=tcp://127.0.0.1:%d CHOIR_RANK=1 CHOIR_SIZE=2 %s --rank C",
@@ -299,7 +318,7 @@ static void server_never_comes(void)
 
 static void late_server(void)
 {
-    int port = 36000 + (int)(test_seed() % 2000);
+    int port = free_port();
     char env[256];
     snprintf(env, sizeof(env),
              "CHOIR_SECRET=sixteen-characters CHOIR_RENDEZVOUS=tcp://127.0.0.1:%d CHOIR_SIZE=2",
@@ -343,7 +362,7 @@ static void by_file(void)
 static void by_torchrun(void)
 {
     char env[512];
-    int port = 38000 + (int)(test_seed() % 2000);
+    int port = free_port();
     snprintf(env, sizeof(env),
              "MASTER_ADDR=127.0.0.1 MASTER_PORT=%d WORLD_SIZE=4 RANK=%%d TORCHELASTIC_RUN_ID=a",
              port);
@@ -487,12 +506,76 @@ static void by_mpich(void)
     CHECK_LE(1, times("failed CHOIR_ERR_PEER_MISSING: rank(s) 1 of 4 did not arrive"));
 }
 
+/* choir_mpi.h, compiled with each MPI's compiler against the built library. The program's argument says what goes wrong. */
+static const char mpi_program[] =
+    "#include \"choir_mpi.h\"\n"
+    "#include <stdio.h>\n"
+    "int main(int argc, char **argv)\n"
+    "{\n"
+    "    choir_comm *comm = NULL;\n"
+    "    struct choir_config config = CHOIR_CONFIG_INIT;\n"
+    "    int rank, size, n = 0, one = 1, sum = 0;\n"
+    "    MPI_Init(&argc, &argv);\n"
+    "    MPI_Comm_rank(MPI_COMM_WORLD, &rank);\n"
+    "    MPI_Comm_size(MPI_COMM_WORLD, &size);\n"
+    "    if (argc > 1 && rank == 1)\n"
+    "        config.bytes = 1;\n"
+    "    config.create_timeout_ns = 2000000000u;\n"
+    "    int s = choir_comm_create_mpi(MPI_COMM_WORLD, &config, &comm);\n"
+    "    MPI_Finalize();\n"
+    "    if (s != CHOIR_OK) {\n"
+    "        printf(\"failed %s %d\\n\", choir_status_name((enum choir_status)s), comm != NULL);\n"
+    "        return 0;\n"
+    "    }\n"
+    "    choir_comm_size(comm, &n);\n"
+    "    s = choir_all_reduce(comm, &one, &sum, 1, CHOIR_INT32, CHOIR_SUM, NULL);\n"
+    "    choir_comm_destroy(comm);\n"
+    "    printf(\"sum %d of %d, %d\\n\", sum, n, s);\n"
+    "    return sum == size && n == size && !s ? 0 : 1;\n"
+    "}\n";
+
+static void by_mpi_communicator(void)
+{
+    static const char *const kinds[] = {"openmpi", "mpich"};
+    char path[64] = "/tmp/choir-test-XXXXXX", run[512];
+    if (shell("test -f %s/../libchoir.so -a -f %s/../../include/choir_mpi.h", directory, directory))
+        test_skip("choir_mpi.h: libchoir.so is not built (make all)");
+    CHECK(mkdtemp(path) != NULL);
+    for (size_t i = 0; i < base_count(kinds); i++) {
+        char compiler[32], launcher[32], file[96];
+        snprintf(compiler, sizeof(compiler), "mpicc.%s", kinds[i]);
+        snprintf(launcher, sizeof(launcher), "mpirun.%s", kinds[i]);
+        if (!have(compiler) || !have(launcher)) {
+            test_skip_part("choir_mpi.h with %s: not installed", kinds[i]);
+            continue;
+        }
+        snprintf(file, sizeof(file), "%s/p.c", path);
+        FILE *f = fopen(file, "we");
+        CHECK(f && fputs(mpi_program, f) >= 0 && !fclose(f));
+        EXPECT_STATUS(0,
+                      "%s -std=c11 -Wall -Wextra -Werror -I%s/../../include %s/p.c -o %s/p -L%s/.. "
+                      "-lchoir -Wl,-rpath,%s/..",
+                      compiler, directory, path, path, directory, directory);
+        snprintf(
+            run, sizeof(run),
+            "timeout 40 env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 %s %s -n 3 "
+            "%s/p",
+            launcher, i ? "" : "--oversubscribe", path);
+        EXPECT_STATUS(0, "%s", run);
+        EXPECT(3, "sum 3 of 3, 0");
+        EXPECT_STATUS(0, "%s wrong", run);
+        EXPECT(3, "failed CHOIR_ERR");
+        EXPECT(0, " 1\n"); /* nobody got a communicator */
+    }
+    shell("rm -rf %s", path);
+}
+
 /* torchrun's variables win inside an MPI job, whose tasks are not the ranks. */
 static void torchrun_inside_mpi(void)
 {
     if (!have("mpirun.mpich"))
         test_skip("mpirun.mpich is not installed");
-    int port = 40000 + (int)(test_seed() % 2000);
+    int port = free_port();
     EXPECT_STATUS(0,
                   "timeout 30 mpirun.mpich -n 1 sh -c 'for r in 0 1; do RANK=$r WORLD_SIZE=2 "
                   "MASTER_ADDR=127.0.0.1 MASTER_PORT=%d TORCHELASTIC_RUN_ID=x %s --rank C & done; "
@@ -546,7 +629,8 @@ int main(int argc, char **argv)
                                              TEST(by_mpich),
                                              TEST(torchrun_inside_mpi),
                                              TEST(by_slurm_variables),
-                                             TEST(by_openmpi)};
+                                             TEST(by_openmpi),
+                                             TEST(by_mpi_communicator)};
     if (argc == 3 && !strcmp(argv[1], "--rank"))
         return be_rank(argv[2]);
     if (argc == 3 && !strcmp(argv[1], "--fork")) {

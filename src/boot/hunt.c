@@ -67,6 +67,8 @@ static void slot_start(struct boot_join *j, struct join_slot *slot, uint32_t tar
     socklen_t length = address_to_socket(a, port, &to);
     slot->target = target;
     slot->started_ns = now;
+    j->target[target].why = "no answer";
+    j->target[target].sys_errno = 0;
     slot->fd = socket(a->family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (slot->fd < 0) {
         slot_failed(j, slot, errno, NULL, 0);
