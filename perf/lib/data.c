@@ -41,22 +41,44 @@ static double whole(uint64_t h, uint64_t limit)
     return (double)(int64_t)(h % (2 * limit + 1)) - (double)limit;
 }
 
+static double sign(uint64_t h)
+{
+    return h & 1 ? 1 : -1;
+}
+
+/* Whether rank is among the `most` ranks that contribute to an element, where the type cannot count them all exactly. */
+static bool contributes(const struct perf_pattern *p, uint32_t rank, uint64_t who, uint64_t most)
+{
+    return (rank + p->ranks - who % p->ranks) % p->ranks < most;
+}
+
+/* Multiples of the number of ranks: dividing before or after the sum, as libraries do, gives the same. */
+static double average_element(const struct perf_pattern *p, uint32_t rank, uint64_t h, uint64_t who)
+{
+    uint64_t top = exact[p->type], n = p->ranks;
+    if (top >= n * n)
+        return whole(h, top / (n * n)) * (double)n;
+    if (top >= n)
+        return contributes(p, rank, who, top / n) ? sign(h) * (double)n : 0;
+    return contributes(p, rank, who, 1) ? whole(h, top) : 0; /* rounded once, whatever the order */
+}
+
 static double float_element(const struct perf_pattern *p, uint32_t rank, uint64_t index)
 {
     uint64_t h = hash(p, index, rank), top = exact[p->type], who = hash_index(p, index);
     switch (p->op) {
     case CHOIR_PROD: /* one rank doubles, one halves, the others change the sign */
-        return (h & 1 ? 1.0 : -1.0) * (who % p->ranks == rank ? 2.0 : 1.0) *
+        return sign(h) * (who % p->ranks == rank ? 2.0 : 1.0) *
                ((who >> 32) % p->ranks == rank ? 0.5 : 1.0);
+    case CHOIR_AVG:
+        return average_element(p, rank, h, who);
     case PERF_SCALED:
         top /= 2; /* the factors are 1 and 2 */
         /* fall through */
     case CHOIR_SUM:
-    case CHOIR_AVG:
         if (top >= p->ranks)
             return whole(h, top / p->ranks);
-        /* more ranks than the type counts exactly: `top` of them contribute */
-        return (rank + p->ranks - who % p->ranks) % p->ranks >= top ? 0.0 : h & 1 ? 1.0 : -1.0;
+        return contributes(p, rank, who, top) ? sign(h) : 0;
     default:
         return whole(h, top);
     }

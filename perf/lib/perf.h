@@ -149,6 +149,7 @@ struct perf_rank {
     choir_window *window[2];
     char *send, *recv; /* the buffers, unaligned by -u */
     void *memory[2];
+    uint64_t scale; /* of PERF_SCALED; holds one element */
 };
 struct perf_thread {
     struct perf_job *job;

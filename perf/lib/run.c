@@ -277,10 +277,10 @@ static void set_op(const struct cell_run *c)
         call->root = c->cell->root;
         call->count = c->counts.param;
         if (c->cell->op == PERF_SCALED) {
-            uint64_t scale;
-            perf_scale(call->type, call->rank, &scale);
+            perf_scale(call->type, call->rank,
+                       &t->rank[i].scale); /* read when the operation runs */
             perf_check(t, call->comm,
-                       choir_op_create_scaled(call->comm, &scale, call->type, &call->op),
+                       choir_op_create_scaled(call->comm, &t->rank[i].scale, call->type, &call->op),
                        "choir_op_create_scaled");
         }
     }
