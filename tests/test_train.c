@@ -45,7 +45,7 @@ static void other_curve(void)
              1);
     CHECK(strstr(output, "NOT followed"));
     CHECK_EQ(
-        test_program(30, output, sizeof(output), "train_text", "%s --text /nonexistent", flags), 1);
+        test_program(30, output, sizeof(output), "train_text", "%s --text /nonexistent", flags), 2);
     CHECK_EQ(test_program(30, output, sizeof(output), "train_text", "--steps 0"), 2);
     unlink(curve);
 }
