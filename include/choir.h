@@ -336,7 +336,6 @@ struct choir_config {
     int32_t blocking;
     /* 1: result bits depend on inputs and N only, not on size, layout or run. */
     int32_t deterministic;
-    int32_t aggregate_v;        /* 1: v-forms may run a count plan first and aggregate */
     int32_t restorable;         /* 1: inputs of a failed in-place operation are restored */
     uint64_t timeout_ns;        /* 0: CHOIR_TIMEOUT */
     uint64_t create_timeout_ns; /* 0: CHOIR_CREATE_TIMEOUT */
@@ -344,7 +343,7 @@ struct choir_config {
 };
 #define CHOIR_CONFIG_INIT                                                                          \
     {                                                                                              \
-        sizeof(struct choir_config), CHOIR_CONFIG_VERSION, 1, 0, 0, 0, 0, 0, NULL                  \
+        sizeof(struct choir_config), CHOIR_CONFIG_VERSION, 1, 0, 0, 0, 0, NULL                  \
     }
 
 /*

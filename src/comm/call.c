@@ -81,7 +81,7 @@ static bool needs_order(const struct choir_comm *c, const struct comm_call *call
 /* With config.deterministic every reduction is one flat sum in rank order, whatever the size and the layout. */
 static const char *flat_algorithm(enum choir_kind kind)
 {
-    return kind == CHOIR_ALL_REDUCE ? "two_shot" : "one_shot";
+    return kind == CHOIR_ALL_REDUCE ? "two_shot" : "direct";
 }
 
 static enum choir_status bind_new(struct choir_comm *c, const struct comm_call *call,

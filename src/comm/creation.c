@@ -160,8 +160,7 @@ static enum choir_status start_agreement(struct choir_comm *c)
     if (st == CHOIR_OK)
         st = derive(c);
     struct agreement a = {.status = st,
-                          .deterministic = (uint32_t)c->config.deterministic |
-                                           (uint32_t)c->config.aggregate_v << 1,
+                          .deterministic = (uint32_t)c->config.deterministic,
                           .table_hash = st == CHOIR_OK ? plan_table_hash(c->table) : 0};
     /* Also after a failure: the others must hear of it. */
     enum choir_status sent = tree_start(c, &a, sizeof(a));
