@@ -169,15 +169,12 @@ enum choir_status choir_comm_finalize(choir_comm *c)
     return choir_comm_status(c);
 }
 
-/* Peers with a link, or in the tree, need not take our silence for a death. */
+/* Every process that would hear of ours ending must know that it is no death. */
 static void say_bye(struct choir_comm *c)
 {
     for (uint32_t r = 0; r < c->host.size; r++) {
-        bool tree = (r && tree_parent(r) == c->host.rank) ||
-                    (c->host.rank && tree_parent(c->host.rank) == r);
-        if (r == c->host.rank || (!tree && !atomic_load(&c->host.link[r])))
-            continue;
-        if (c->host.member[r].peer && host_peer_end(c->host.member[r].peer))
+        struct host_peer *peer = c->host.member[r].peer;
+        if (r != c->host.rank && peer && host_peer_end(peer) && !atomic_load(&peer->failed))
             host_control_send(&c->host, r, COMM_FRAME_BYE, (uint64_t[3]){0}, 0, NULL, 0);
     }
 }
