@@ -128,6 +128,8 @@ static bool round_begin(struct choir_endpoint *e, uint64_t now)
         return false;
     size_t n = tcp_net_interfaces(&e->t->filter, own, base_count(own));
     d->pair_count = (uint16_t)tcp_net_pairs(own, n, &e->address, e->same_host, d->pair, TCP_PAIRS);
+    if (!d->pair_count)
+        snprintf(d->text, sizeof(d->text), "no interface of this host is up that leads there");
     uint64_t wait = 20000000ull << base_min(d->round, 5u);
     d->tried = d->missed = d->refused = 0;
     d->round++;

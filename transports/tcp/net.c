@@ -7,12 +7,17 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <ifaddrs.h>
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+
+#define LOWER_UP 0x10000u /* carrier; IFF_RUNNING follows up to a second later */
 
 /* --- interfaces ------------------------------------------------------------------------------------ */
 /* CHOIR_SOCKET_IFNAME: names or prefixes; "=" in front: exact; "^" in front: all but these. */
@@ -51,19 +56,19 @@ enum choir_status tcp_net_filter(struct tcp_filter *f, const char *ifname, const
     return CHOIR_OK;
 }
 
+/* By ioctl: /sys may show another network namespace's interfaces. */
 static uint8_t nic_speed(const char *name)
 {
-    char path[80];
-    snprintf(path, sizeof(path), "/sys/class/net/%.16s/speed", name);
-    FILE *f = fopen(path, "re");
-    long mbit = 0;
-    if (!f)
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
         return 0;
-    if (fscanf(f, "%ld", &mbit) != 1 || mbit < 1 || mbit > 100000000)
-        mbit = 0;
-    fclose(f);
+    struct ethtool_cmd c = {.cmd = ETHTOOL_GSET};
+    struct ifreq r = {.ifr_data = (void *)&c};
+    snprintf(r.ifr_name, sizeof(r.ifr_name), "%s", name);
+    uint32_t mbit = ioctl(fd, SIOCETHTOOL, &r) ? 0 : ethtool_cmd_speed(&c);
+    close(fd);
     uint8_t log2 = 0;
-    while (mbit > 1)
+    while (mbit != (uint32_t)SPEED_UNKNOWN && mbit > 1)
         log2++, mbit >>= 1;
     return log2;
 }
@@ -134,7 +139,8 @@ size_t tcp_net_interfaces(const struct tcp_filter *f, struct tcp_local *out, siz
     size_t n = 0;
     for (int loopback = 0; loopback < 2; loopback++)
         for (struct ifaddrs *a = list; a && n < most; a = a->ifa_next) {
-            if (!a->ifa_addr || !(a->ifa_flags & IFF_UP) || !(a->ifa_flags & IFF_RUNNING))
+            if (!a->ifa_addr || !(a->ifa_flags & IFF_UP) ||
+                !(a->ifa_flags & (IFF_RUNNING | LOWER_UP)))
                 continue;
             int family = a->ifa_addr->sa_family;
             if ((family != AF_INET && family != AF_INET6) ||

@@ -37,7 +37,7 @@
 #define TCP_SYN_NS 3000000000ull       /* outbound connect(): or given up */
 #define TCP_REFUSED_NS 1000000000ull   /* a peer that was joined and now refuses so long is dead */
 #define TCP_MISSING_NS 5000000000ull   /* one never joined that refuses so long cannot be reached */
-#define TCP_SILENT_NS 12000000000ull   /* neither refuses nor answers */
+#define TCP_SILENT_NS 8000000000ull    /* neither refuses nor answers */
 #define TCP_PREFER_NS 40000000ull      /* a better address may still answer so long */
 #define TCP_GOODBYE_NS 1000000000ull   /* delivery after disconnect() */
 #define TCP_USER_TIMEOUT_MS 3000       /* unacknowledged so long: the connection is given up */
