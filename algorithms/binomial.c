@@ -112,6 +112,8 @@ static void scatter(const struct binomial *t)
 static enum choir_status build(const struct choir_shape *s, struct choir_builder *b)
 {
     struct binomial t = make(s, b);
+    if (*s->args)
+        return CHOIR_ERR_ARGUMENT;
     if (s->kind == CHOIR_BROADCAST) {
         broadcast(&t);
     } else if (s->kind == CHOIR_REDUCE) {

@@ -86,6 +86,8 @@ static void barrier(struct choir_builder *b, const struct order *o)
 static enum choir_status build(const struct choir_shape *s, struct choir_builder *b)
 {
     struct order o = order_by_host(s, 0);
+    if (*s->args)
+        return CHOIR_ERR_ARGUMENT;
     if (s->kind == CHOIR_BARRIER) {
         barrier(b, &o);
         return choir_builder_status(b);

@@ -30,7 +30,7 @@ static void reduce(struct choir_builder *b, const struct order *o)
 static enum choir_status build(const struct choir_shape *s, struct choir_builder *b)
 {
     uint64_t piece = argument(s->args, "piece", s->slot_bytes);
-    if (!piece)
+    if (!piece || !arguments_are(s->args, "piece"))
         return CHOIR_ERR_ARGUMENT;
     choir_piece(b, piece);
     struct order o = order_by_host(s, s->root);

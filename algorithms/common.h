@@ -98,21 +98,42 @@ static inline enum choir_status copy_only(struct choir_builder *b)
     return choir_builder_status(b);
 }
 
-/* The number behind "key=" in the arguments, behind nothing if key is ""; `otherwise` if absent, 0 if
- * garbled. */
-static inline uint64_t argument(const char *args, const char *key, uint64_t otherwise)
+/* Where "key" or "key=..." stands in a comma-separated list; NULL if it does not. */
+static inline const char *find_argument(const char *args, const char *key)
 {
     size_t length = strlen(key);
-    while (*args) {
-        size_t word = strcspn(args, ",");
-        if (!strncmp(args, key, length) && (!length || args[length] == '=')) {
-            char *end;
-            uint64_t value = strtoull(args + length + (length > 0), &end, 10);
-            return end == args + word ? value : 0;
-        }
-        args += word + (args[word] == ',');
+    for (; *args; args += strcspn(args, ","), args += *args == ',')
+        if (!strncmp(args, key, length) && strchr("=,", args[length]))
+            return args;
+    return NULL;
+}
+
+/* The number behind "key="; `otherwise` if the key is absent, 0 if it is garbled. */
+static inline uint64_t argument(const char *args, const char *key, uint64_t otherwise)
+{
+    const char *at = find_argument(args, key);
+    char *end;
+    if (!at)
+        return otherwise;
+    at += strlen(key) + (at[strlen(key)] == '=');
+    uint64_t value = strtoull(at, &end, 10);
+    return *end && *end != ',' ? 0 : value;
+}
+
+/* Whether all arguments are of a list of keys like "piece,trees". */
+static inline bool arguments_are(const char *args, const char *keys)
+{
+    char key[32];
+    for (; *args; args += strcspn(args, ","), args += *args == ',') {
+        size_t length = strcspn(args, "=,");
+        if (!length || length >= sizeof(key))
+            return false;
+        memcpy(key, args, length);
+        key[length] = 0;
+        if (!find_argument(keys, key))
+            return false;
     }
-    return otherwise;
+    return true;
 }
 
 #endif

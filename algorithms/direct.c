@@ -5,7 +5,7 @@
  * an all-reduce that sends all vectors to all ranks, one step; "two_shot" combines part r at rank r, then
  * sends it to all: two steps, 2(n-1)/n of the vector. Data are combined in rank order, with one rounding.
  * two_shot(pull) first writes the combined part and lets all fetch it: longer messages than a slot, no copy
- * where memory is mapped.
+ * where memory is mapped; two_shot(pull,piece=BYTES) does so in pieces that are still in a cache when fetched.
  * Source: the naive algorithms of any text; their use on shared memory: S. Li, T. Hoefler, M. Snir,
  * "NUMA-aware shared-memory collective communication for MPI", HPDC 2013.
  */
@@ -104,6 +104,8 @@ static enum choir_status exchange(struct choir_builder *b, const struct choir_sh
 
 static enum choir_status build_one_shot(const struct choir_shape *s, struct choir_builder *b)
 {
+    if (*s->args)
+        return CHOIR_ERR_ARGUMENT;
     choir_computed(b, 0);
     return exchange(b, s, false);
 }
@@ -111,14 +113,16 @@ static enum choir_status build_one_shot(const struct choir_shape *s, struct choi
 static enum choir_status build_two_shot(const struct choir_shape *s, struct choir_builder *b)
 {
     uint32_t n = s->ranks, r = s->rank, nouts = 1;
-    bool pull = !strcmp(s->args, "pull");
-    if (*s->args && !pull)
+    bool pull = find_argument(s->args, "pull") != NULL;
+    uint64_t piece = argument(s->args, "piece", UINT64_MAX);
+    if (!piece || !arguments_are(s->args, "pull,piece"))
         return CHOIR_ERR_ARGUMENT;
     struct choir_place *out = malloc(n * sizeof(*out));
     if (!out)
         return CHOIR_ERR_NO_MEMORY;
     choir_cut_even(b, n);
     choir_computed(b, !pull);
+    choir_piece(b, piece);
     send_all(b, s, CHOIR_IN, false);
     out[0] = CHOIR_LOCAL(.buf = CHOIR_OUT, .first = r);
     for (uint32_t i = 1; i < n && !pull; i++)
@@ -148,6 +152,8 @@ static enum choir_status reduce(struct choir_builder *b, const struct choir_shap
 static enum choir_status build_direct(const struct choir_shape *s, struct choir_builder *b)
 {
     uint32_t n = s->ranks, r = s->rank;
+    if (*s->args)
+        return CHOIR_ERR_ARGUMENT;
     choir_computed(b, 0);
     switch (s->kind) {
     case CHOIR_BROADCAST:
@@ -215,6 +221,6 @@ const struct choir_algorithm algorithm_two_shot = {
                "2(n-1)/n of the vector",
     .kinds = 1u << CHOIR_ALL_REDUCE,
     .flags = CHOIR_ORDERED,
-    .variants = "pull",
+    .variants = "pull pull,piece=262144",
     .build = build_two_shot,
 };

@@ -184,6 +184,8 @@ static enum choir_status build(const struct choir_shape *s, struct choir_builder
 {
     bool rooted = s->kind == CHOIR_BROADCAST || s->kind == CHOIR_REDUCE;
     struct halving h = {.b = b, .partials = CHOIR_OUT};
+    if (*s->args)
+        return CHOIR_ERR_ARGUMENT;
     if (s->ranks == 1)
         return copy_only(b);
     h.order = order_across_hosts(s, rooted ? s->root : 0);

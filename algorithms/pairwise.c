@@ -88,6 +88,8 @@ static enum choir_status exchange(const struct choir_shape *s, struct choir_buil
 
 static enum choir_status build(const struct choir_shape *s, struct choir_builder *b)
 {
+    if (*s->args)
+        return CHOIR_ERR_ARGUMENT;
     if (s->kind == CHOIR_EXCHANGE)
         return exchange(s, b);
     choir_computed(b, 0);

@@ -128,9 +128,11 @@ static uint64_t block_bytes(const struct choir_shape *s)
 
 static enum choir_status build(const struct choir_shape *s, struct choir_builder *b)
 {
-    uint64_t trees = argument(s->args, "", s->slot_bytes / block_bytes(s) + 1);
+    char *end;
+    uint64_t given = strtoull(s->args, &end, 10), room = s->slot_bytes / block_bytes(s);
+    uint64_t trees = *s->args ? given : room ? room : 1;
     struct pat p = {.b = b, .order = order_by_host(s, 0), .n = s->ranks, .span = 1};
-    if (!trees)
+    if (!trees || *end)
         return CHOIR_ERR_ARGUMENT;
     if (p.n == 1)
         return copy_only(b);

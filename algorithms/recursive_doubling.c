@@ -104,6 +104,8 @@ static void all_gather(struct choir_builder *b, uint32_t rank, uint32_t n, const
 static enum choir_status build(const struct choir_shape *s, struct choir_builder *b)
 {
     struct fold f = fold(s->ranks);
+    if (*s->args)
+        return CHOIR_ERR_ARGUMENT;
     if (s->kind == CHOIR_ALL_REDUCE || s->kind == CHOIR_BARRIER) {
         all_reduce(b, s->rank, &f);
     } else {

@@ -76,6 +76,8 @@ static void all_gather(const struct ring *g, uint32_t first)
 static enum choir_status build(const struct choir_shape *s, struct choir_builder *b)
 {
     uint32_t n = s->ranks;
+    if (*s->args)
+        return CHOIR_ERR_ARGUMENT;
     if (n == 1)
         return copy_only(b);
     struct ring g = {.b = b, .order = order_by_host(s, 0)};

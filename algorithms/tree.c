@@ -90,7 +90,7 @@ static enum choir_status build(const struct choir_shape *s, struct choir_builder
 {
     uint64_t piece = argument(s->args, "piece", s->slot_bytes);
     uint64_t trees = argument(s->args, "trees", s->kind == CHOIR_BARRIER ? 1 : 2);
-    if (!piece || !trees || trees > 2)
+    if (!piece || !trees || trees > 2 || !arguments_are(s->args, "piece,trees"))
         return CHOIR_ERR_ARGUMENT;
     choir_piece(b, piece);
     bool rooted = s->kind == CHOIR_BROADCAST || s->kind == CHOIR_REDUCE;

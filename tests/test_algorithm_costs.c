@@ -142,4 +142,28 @@ static void far_costs(void)
         }
 }
 
-TEST_MAIN(TEST(costs), TEST(sizes), TEST(far_costs))
+/* Arguments that mean nothing are errors, of all algorithms, on all kinds. */
+static void arguments(void)
+{
+    static const char *const wrong[] = {
+        "x",       "piece=", "piece=0", "trees=3", "piece=4k", "0",       "ring",    ",",
+        "pull=,x", "piece",  "trees=x", "-1x",     "ring,(a",  "no,ring", "ring,no", "ring,"};
+    struct choir_layout *layout = plan_layout_regular(2, 3);
+    for (uint32_t i = 0; plan_builtin[i]; i++)
+        for (int kind = 0; kind < CHOIR_KINDS; kind++)
+            for (size_t w = 0; w < base_count(wrong); w++) {
+                char name[64];
+                struct choir_shape s;
+                struct choir_plan *plan = NULL;
+                uint64_t one[6] = {1, 1, 1, 1, 1, 1};
+                plan_shape_init(&s, (enum choir_kind)kind, 4, 6, 60, layout);
+                s.in_count = s.out_count = one;
+                snprintf(name, sizeof(name), "%s(%s)", plan_builtin[i]->name, wrong[w]);
+                if (plan_build(name, &s, &plan) == CHOIR_OK)
+                    FAIL("%s %s is built", name, plan_kind_name((enum choir_kind)kind));
+                CHECK(!plan);
+            }
+    plan_layout_free(layout);
+}
+
+TEST_MAIN(TEST(arguments), TEST(costs), TEST(sizes), TEST(far_costs))
