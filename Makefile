@@ -38,7 +38,7 @@ all: $(BUILD)/libchoir.so $(TOOLS) $(PERF) $(EXAMPLES)
 ## tests            builds the tests without running them
 tests: $(TESTS)
 objects: $(LIB_OBJ) $(TEST_LIB) $(PERF_LIB) $(patsubst %.c,$(BUILD)/obj/%.o,\
-         $(wildcard tools/*.c tests/test_*.c perf/*_perf.c examples/*.c))
+         $(wildcard tools/*.c tools/*/*.c tests/test_*.c perf/*_perf.c examples/*.c))
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -55,9 +55,11 @@ $(BUILD)/libchoir.so: $(LIB_OBJ) src/choir.map
 	ln -sf libchoir.so.$(VERSION) $(BUILD)/$(SONAME)
 	ln -sf $(SONAME) $@
 
+# A tool that grows has its further files in tools/NAME/.
+$(foreach t,$(TOOLS),$(eval $(t): $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/$(notdir $(t))/*.c))))
 $(BUILD)/bin/%: $(BUILD)/obj/tools/%.o $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(LIBS) $(LDFLAGS)
+	$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDFLAGS)
 $(BUILD)/bin/%: $(BUILD)/obj/perf/%.o $(PERF_LIB) $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LIBS) $(LDFLAGS)
@@ -67,6 +69,7 @@ $(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(BUILD)/libchoir_internal.a
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDFLAGS)
+$(BUILD)/tests/test_choir_plan: $(BUILD)/bin/choir-plan
 # A C++ user's view: public headers and the shared library only.
 $(BUILD)/tests/%: tests/%.cc $(wildcard include/*.h) $(BUILD)/libchoir.so
 	@mkdir -p $(@D)

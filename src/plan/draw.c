@@ -95,6 +95,10 @@ static bool receivable(const struct drawing *d, uint32_t r, const struct choir_s
         if (p[i].peer < 0)
             continue;
         uint32_t peer = plan_peer(plan, &p[i], t), before = 0;
+        if (peer >= d->n) { /* not drawn: taken to come in time */
+            *row = base_max(*row, d->row[r] + 1);
+            continue;
+        }
         for (uint32_t j = 0; j < i; j++)
             before += p[j].peer >= 0 && plan_peer(plan, &p[j], t) == peer;
         int32_t m = d->head[peer * d->n + r];
@@ -114,7 +118,9 @@ static void receive(struct drawing *d, uint32_t r, const struct choir_step *s, u
     for (uint32_t i = 0; i < s->ins; i++) {
         if (p[i].peer < 0)
             continue;
-        uint32_t pair = plan_peer(plan, &p[i], t) * d->n + r;
+        uint32_t peer = plan_peer(plan, &p[i], t), pair = peer * d->n + r;
+        if (peer >= d->n)
+            continue;
         d->head[pair] = d->arrow[d->head[pair]].next;
         if (d->head[pair] == NONE)
             d->tail[pair] = NONE;
@@ -153,6 +159,7 @@ static bool advance(struct drawing *d, uint32_t r)
         return false;
     receive(d, r, s, c->iter);
     d->row[r] = row;
+    d->rows = base_max(d->rows, row);
     for (uint32_t i = s->ins; i < (uint32_t)s->ins + s->outs; i++) {
         uint32_t peer = p[i].peer < 0 ? d->n : plan_peer(plan, &p[i], c->iter);
         if (peer < d->n)

@@ -49,7 +49,7 @@ struct sim_how {
     bool beyond;     /* out: the bound was passed, the price is a lower bound */
 };
 /* The budgets of plan_simulate, and of choosing (where every rank of a job computes, in its first call of a size). */
-#define SIM_BUDGET 3000000u
+#define SIM_BUDGET 500000u
 #define SIM_BUDGET_CHOICE 20000u
 enum choir_status sim_price(const char *algorithm, const struct choir_shape *shape,
                             const struct plan_cluster *cluster, struct sim_how *how,
