@@ -33,8 +33,8 @@ sanitize-address:
 	@ASAN_OPTIONS=$${ASAN_OPTIONS:-detect_leaks=1} UBSAN_OPTIONS=print_stacktrace=1 tests/check/run build-asan $(T)
 # The thread sanitizer cannot place its shadow where the kernel randomises too widely.
 sanitize-thread:
-	$(BUILD_TESTS) BUILD=build-tsan WARN= OPT='-O1 -g -fsanitize=thread' LDFLAGS=-fsanitize=thread all tests
-	@TSAN_OPTIONS=$${TSAN_OPTIONS:-halt_on_error=1} $(shell command -v setarch >/dev/null && echo setarch -R) \
+	$(BUILD_TESTS) BUILD=build-tsan WARN=-Wno-tsan OPT='-O1 -g -fsanitize=thread' LDFLAGS=-fsanitize=thread all tests
+	@TSAN_OPTIONS=$${TSAN_OPTIONS:-halt_on_error=1 die_after_fork=0} $(shell command -v setarch >/dev/null && echo setarch -R) \
 	    tests/check/run build-tsan $(T)
 
 ## clang            everything, built by clang

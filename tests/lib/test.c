@@ -12,9 +12,21 @@
 static const char *current = "";
 static uint64_t seed;
 
+/* Sanitized programs are several times slower. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SLOWER 5
+#else
+#define SLOWER 1
+#endif
+
 void test_deadline(unsigned seconds)
 {
-    alarm(seconds);
+    alarm(seconds * SLOWER);
+}
+
+int test_effort(void)
+{
+    return getenv("CHOIR_TEST_LONG") ? 2 : getenv("CHOIR_TEST_SHORT") ? 0 : 1;
 }
 
 static void late(int signal_number)
