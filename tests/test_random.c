@@ -105,8 +105,13 @@ static void move_kinds(struct rank *r, int c, int kind, uint64_t salt)
     uint64_t n = draw_count(r, size), total = n * (uint64_t)size;
     fill(r, total, salt);
     choir_comm *comm = r->comm[c];
-    if (kind == 3) {
-        CHECK_OK(choir_all_gather(comm, r->in, r->out, n, CHOIR_INT32, NULL));
+    if (kind == 3) { /* in place too */
+        const int32_t *in = r->in;
+        if (draw(r, 2)) {
+            memcpy(r->out + n * (uint64_t)me, r->in, n * sizeof(int32_t));
+            in = r->out + n * (uint64_t)me;
+        }
+        CHECK_OK(choir_all_gather(comm, in, r->out, n, CHOIR_INT32, NULL));
         for (uint64_t i = 0; i < total; i++)
             EXPECT(r->out[i], value(r->member[c][i / n], i % n, salt), "all_gather");
     } else if (kind == 4) {

@@ -488,25 +488,38 @@ static bool put_now(struct host_op *op, struct host_run *run, const struct host_
     return host_link_put(link, run->lane, source, r->bytes, op->signature, false);
 }
 
-/* The only in is local: local outs are copies, messages are posted and stream by themselves. */
-static enum step_result pending_step(struct host_op *op, struct host_run *run,
-                                     const struct host_rstep *r)
+/* Copies to the local outs; `look`: only asks whether a pending message is in the way. A copy of bytes to themselves (in place)
+ * is none: it must not wait for messages that read them. */
+static bool copy_outs(struct host_op *op, struct host_run *run, const struct host_rstep *r,
+                      bool look)
 {
-    if (r->outs > r->msg_outs && outs_blocked(op, run, r, 0, r->bytes))
-        return STEP_BLOCKED;
-    uint32_t posted = run->pendings;
-    for (uint32_t i = 1; i <= r->outs; i++)
-        if (r->place[i].link && !put_now(op, run, r, r->place[i].link))
-            host_pending_post(op, run, r, r->place[i].link);
     for (uint32_t i = 1; i <= r->outs; i++)
         for (uint64_t at = 0; !r->place[i].link && at < r->bytes;) {
             uint64_t n = r->bytes - at;
             const uint8_t *from = local_at(op, run, &r->place[0], at, &n);
             uint8_t *to = local_at(op, run, &r->place[i], at, &n);
-            if (from != to)
+            if (from != to && look && host_pending_blocks(run, to, n))
+                return false;
+            if (from != to && !look)
                 reduce_copy(to, from, n, 0);
             at += n;
         }
+    return true;
+}
+
+/* The only in is local: local outs are copies, messages are posted and stream by themselves. */
+static enum step_result pending_step(struct host_op *op, struct host_run *run,
+                                     const struct host_rstep *r)
+{
+    bool copies = r->outs > r->msg_outs;
+    if (copies && run->open < run->pendings && !copy_outs(op, run, r, true))
+        return STEP_BLOCKED;
+    uint32_t posted = run->pendings;
+    for (uint32_t i = 1; i <= r->outs; i++)
+        if (r->place[i].link && !put_now(op, run, r, r->place[i].link))
+            host_pending_post(op, run, r, r->place[i].link);
+    if (copies)
+        copy_outs(op, run, r, false);
     if (run->pendings != posted)
         host_pending_advance(op, run);
     return STEP_DONE;
