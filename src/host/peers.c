@@ -213,6 +213,43 @@ void process_arrived(void *context, void *cookie, const struct choir_frame *fram
     }
 }
 
+/* A process that ends in order says goodbye first, maybe over another endpoint than the one that is seen to close: its
+ * frames are read before it is called dead. */
+#define DEATH_NS 3000000u
+struct death {
+    struct death *next;
+    struct service_work work;
+    struct host_peer *peer;
+    enum choir_status status;
+    uint64_t due_ns;
+    char text[200];
+};
+static struct death *deaths; /* under the lock */
+
+static bool declare(void *arg)
+{
+    struct death *d = arg;
+    if (base_now_ns() < d->due_ns)
+        return false;
+    struct host_comm *list[256];
+    uint32_t n = 0;
+    pthread_mutex_lock(&lock);
+    for (uint32_t i = 0; i < COMM_BUCKETS; i++)
+        for (struct host_comm *c = comms[i]; c && n < base_count(list); c = c->next)
+            atomic_fetch_add(&c->users, 1), list[n++] = c;
+    struct death **at = &deaths;
+    while (*at != d)
+        at = &(*at)->next;
+    *at = d->next;
+    pthread_mutex_unlock(&lock);
+    for (uint32_t i = 0; i < n; i++) {
+        list[i]->peer_failed(list[i], d->peer, d->status, d->text);
+        put_comm(list[i]);
+    }
+    free(d);
+    return true;
+}
+
 void process_failed(void *context, void *cookie, enum choir_status status, int sys_errno,
                     const char *text)
 {
@@ -225,17 +262,17 @@ void process_failed(void *context, void *cookie, enum choir_status status, int s
     if (was == HOST_END_TRYING && status != CHOIR_ERR_PEER_DEAD)
         return; /* host_peer_reach goes on to the next transport */
     atomic_store(&peer->failed, (int32_t)status);
-    struct host_comm *list[256];
-    uint32_t n = 0;
+    struct death *d = malloc(sizeof(*d));
+    if (!d)
+        return; /* waits end by their deadline */
+    *d = (struct death){.peer = peer, .status = status, .due_ns = base_now_ns() + DEATH_NS};
+    snprintf(d->text, sizeof(d->text), "%s", text);
+    d->work = (struct service_work){.step = declare, .arg = d};
     pthread_mutex_lock(&lock);
-    for (uint32_t i = 0; i < COMM_BUCKETS; i++)
-        for (struct host_comm *c = comms[i]; c && n < base_count(list); c = c->next)
-            atomic_fetch_add(&c->users, 1), list[n++] = c;
+    d->next = deaths;
+    deaths = d;
     pthread_mutex_unlock(&lock);
-    for (uint32_t i = 0; i < n; i++) {
-        list[i]->peer_failed(list[i], peer, status, text);
-        put_comm(list[i]);
-    }
+    service_work_add(&d->work);
 }
 
 struct host_bell_box *peers_hold_bell(uint64_t key, uint32_t rank)
@@ -303,6 +340,11 @@ void process_forget(void)
         free(e);
     }
     early_last = &early, early_count = 0, early_bytes = 0;
+    while (deaths) {
+        struct death *d = deaths;
+        deaths = d->next;
+        free(d);
+    }
     for (uint32_t i = 0; i < PEER_BUCKETS; i++)
         while (peers[i]) {
             struct host_peer *p = peers[i];
@@ -318,4 +360,5 @@ void process_forked(void)
     memset(peers, 0, sizeof(peers));
     memset(comms, 0, sizeof(comms));
     early = NULL, early_last = &early, early_count = 0, early_bytes = 0;
+    deaths = NULL;
 }
