@@ -106,6 +106,40 @@ static void sensible(void)
     }
 }
 
+/* The table prices briefly, and by size class; priced at length, its choice is about the best there is. */
+static void near_the_best(void)
+{
+    static const uint32_t layout[][2] = {{1, 4}, {1, 8}, {2, 4}, {16, 1}, {4, 8}, {3, 5}};
+    int off = 0, all = 0;
+    for (size_t i = 0; i < base_count(layout); i++) {
+        struct choir_layout *l = plan_layout_regular(layout[i][0], layout[i][1]);
+        struct plan_table *t = table_of(l, "");
+        struct plan_cluster c;
+        plan_cluster_default(&c, l);
+        for (int k = 0; k < CHOIR_BARRIER; k++)
+            for (uint64_t count = 2; count <= 1 << 22; count *= 128) {
+                struct choir_shape s = shape_of((enum choir_kind)k, l, count);
+                struct plan_candidate list[128];
+                const char *name = plan_table_choose(t, &s, false);
+                uint32_t n = plan_candidates(&c, &s, list, 128), at = 0;
+                while (at < n && strcmp(list[at].name, name))
+                    at++;
+                CHECK(at < n);
+                double ratio = list[at].price.time_ns / list[0].price.time_ns;
+                off += ratio > 1.1;
+                all++;
+                if (!(ratio < 2))
+                    FAIL("%s of %llu on %u x %u: %s takes %.2f times as long as %s",
+                         plan_kind_name(s.kind), (unsigned long long)count, layout[i][0],
+                         layout[i][1], name, ratio, list[0].name);
+            }
+        plan_table_free(t);
+        plan_layout_free(l);
+    }
+    printf("%d of %d choices are more than a tenth off the best\n", off, all);
+    CHECK_LE(off * 20, all);
+}
+
 static const char *choose(const struct choir_layout *l, const char *forced, enum choir_kind kind,
                           uint64_t bytes)
 {
@@ -287,5 +321,5 @@ static void from_many_threads(void)
     plan_layout_free(l);
 }
 
-TEST_MAIN(TEST(always_builds), TEST(same_on_all_ranks), TEST(sensible), TEST(forced),
-          TEST(bad_wishes), TEST(quick), TEST(candidates), TEST(from_many_threads))
+TEST_MAIN(TEST(always_builds), TEST(same_on_all_ranks), TEST(sensible), TEST(near_the_best),
+          TEST(forced), TEST(bad_wishes), TEST(quick), TEST(candidates), TEST(from_many_threads))

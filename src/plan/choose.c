@@ -190,9 +190,10 @@ static void rank_candidates(const struct plan_table *t, const struct choir_shape
     struct scored list[CANDIDATES];
     uint32_t n = order_by_least(t, shape, list), known = 0;
     double best = 0;
+    uint64_t budget = shape->ranks <= SIM_FEW ? SIM_BUDGET_FEW : SIM_BUDGET_CHOICE;
     for (uint32_t i = 0; i < n; i++) {
         struct plan_price price = {0};
-        struct sim_how how = {.budget = SIM_BUDGET_CHOICE, .bound_ns = best};
+        struct sim_how how = {.budget = budget, .bound_ns = best, .brief = true};
         if (best > 0 && list[i].ns >= best)
             price.time_ns = list[i].ns;
         else if (sim_price(t->name[list[i].candidate], shape, &t->cluster, &how, &price) !=

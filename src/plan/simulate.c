@@ -14,7 +14,6 @@
 enum {
     FRAGMENTS =
         8, /* of a message, at most: what is left out of its pipelining is below 1/8 of its time */
-    WINDOWS = 3,      /* windows of instances played before carrying on */
     ALWAYS_FULL = 16, /* ranks */
     MOST_FULL = 4096,
     LONGER = 32,      /* budgets, where nothing but playing in full is left */
@@ -22,96 +21,6 @@ enum {
     LEAST_SHRUNK = 8, /* ranks */
 };
 #define MOST_FULL_BYTES (256ull << 20) /* of plans */
-
-/* --- carrying on -------------------------------------------------------------------------------- */
-
-/* What is played of one dimension: `high` and `high - period`, carried on `times` periods. */
-struct repeat {
-    uint32_t high, period, times;
-};
-
-static struct repeat repeat_of(uint32_t total, uint32_t period, uint32_t periods)
-{
-    struct repeat r = {total, period, 0};
-    if (total / period > periods) {
-        r.high = periods * period + total % period;
-        r.times = (total - r.high) / period;
-    }
-    return r;
-}
-
-/* Instances repeat with the window and the programs. */
-static struct repeat repeat_instances(const struct choir_plan *plan)
-{
-    uint32_t period = base_max(plan->window, 1u);
-    while (period % plan->programs && period < 4 * plan->window + plan->programs)
-        period += plan->window;
-    return repeat_of(plan->instances, period, WINDOWS);
-}
-
-/* a: [instances high or low][iterations high or low]; bilinear. */
-static int64_t carry_on(int64_t hh, int64_t lh, int64_t hl, int64_t ll, int64_t i, int64_t t)
-{
-    return hh + i * (hh - lh) + t * (hh - hl) + i * t * (hh - lh - hl + ll);
-}
-
-/* job->plans are played with shortened loops, if `loop` says so. */
-static enum choir_status play_at(const struct sim_job *job, uint32_t instances, uint32_t longest,
-                                 uint32_t less, struct sim_result *result)
-{
-    struct sim_job j = *job;
-    enum choir_status status = CHOIR_OK;
-    const struct choir_plan **plans = NULL;
-    j.instances = instances;
-    if (!less)
-        return sim_run(&j, result);
-    plans = calloc(job->reps, sizeof(*plans));
-    if (!plans)
-        return base_fail(CHOIR_ERR_NO_MEMORY, "price a smaller job", "no memory for plans");
-    for (uint32_t r = 0; r < job->reps && status == CHOIR_OK; r++)
-        if (!(plans[r] = sim_plan_shorten(job->plans[r], longest, less)))
-            status = CHOIR_ERR_STATE;
-    j.plans = plans;
-    if (status == CHOIR_OK)
-        status = sim_run(&j, result);
-    for (uint32_t r = 0; r < job->reps; r++)
-        plan_free((struct choir_plan *)(uintptr_t)plans[r]);
-    free(plans);
-    return status;
-}
-
-static enum choir_status play_repeats(const struct sim_job *job, struct repeat in,
-                                      struct repeat loop, uint32_t longest,
-                                      struct sim_result *result)
-{
-    struct sim_result at[2][2]; /* [fewer instances][fewer iterations] */
-    uint32_t total = loop.high + loop.times * loop.period;
-    for (unsigned i = 0; i < 2; i++)
-        for (unsigned t = 0; t < 2; t++) {
-            at[i][t] = at[0][0];
-            if ((i && !in.times) || (t && !loop.times))
-                continue;
-            enum choir_status status = play_at(job, in.high - i * in.period, longest,
-                                               total - loop.high + t * loop.period, &at[i][t]);
-            if (status != CHOIR_OK || at[i][t].beyond) {
-                *result = at[i][t];
-                return status;
-            }
-        }
-    if (!in.times)
-        at[1][1] = at[0][1];
-    else if (!loop.times)
-        at[1][1] = at[1][0];
-#define CARRY(field)                                                                               \
-    carry_on(at[0][0].field, at[1][0].field, at[0][1].field, at[1][1].field, in.times, loop.times)
-    *result = at[0][0];
-    result->time_ps = CARRY(time_ps);
-    result->messages = CARRY(messages);
-    for (unsigned l = 0; l < PLAN_LINKS; l++)
-        result->bytes[l] = CARRY(bytes[l]);
-#undef CARRY
-    return CHOIR_OK;
-}
 
 /* --- plans of several ranks --------------------------------------------------------------------- */
 
@@ -169,8 +78,8 @@ static enum choir_status price_plans(struct sim_job *job, struct sim_how *how,
     struct sim_result r;
     job->fragments = FRAGMENTS;
     job->bound_ps = (uint64_t)(how->bound_ns * 1000);
-    enum choir_status status =
-        play_repeats(job, repeat_instances(job->plans[0]), (struct repeat){0, 1, 0}, 0, &r);
+    enum choir_status status = sim_run_repeats(job, sim_repeat_instances(job->plans[0]),
+                                               (struct sim_repeat){0, 1, 0}, 0, &r);
     if (status == CHOIR_ERR_STATE)
         return waits_for_ever(&r);
     if (status == CHOIR_OK) {
@@ -230,21 +139,21 @@ static enum choir_status play_reps(struct sim_job *job, struct sim_how *how,
 {
     struct sim_result r;
     uint32_t longest;
-    struct repeat in = repeat_instances(job->plans[0]);
+    struct sim_repeat in = sim_repeat_instances(job->plans[0]);
     uint64_t events = sim_events(job->plans[0], FRAGMENTS, &longest) * job->reps;
     uint32_t round = job->reps;
     while (round < LEAST_ROUND)
         round += job->reps;
     /* Hops between ranks of a host and between hosts repeat after as many iterations as a host has ranks. */
-    struct repeat loop = repeat_of(longest, round, 3);
+    struct sim_repeat loop = sim_repeat_of(longest, round, 3);
     if (longest <= 4 * round || events * in.high <= how->budget)
-        loop = (struct repeat){longest, 1, 0};
+        loop = (struct sim_repeat){longest, 1, 0};
     job->fragments = FRAGMENTS;
     job->bound_ps = (uint64_t)(how->bound_ns * 1000);
-    enum choir_status status = play_repeats(job, in, loop, longest, &r);
+    enum choir_status status = sim_run_repeats(job, in, loop, longest, &r);
     /* What a loop sends may be received without one, so that it cannot be shortened. */
     if (status == CHOIR_ERR_STATE && loop.times && events * in.high <= LONGER * how->budget)
-        status = play_repeats(job, in, (struct repeat){longest, 1, 0}, longest, &r);
+        status = sim_run_repeats(job, in, (struct sim_repeat){longest, 1, 0}, longest, &r);
     if (status != CHOIR_OK)
         return status;
     how->beyond = r.beyond;
@@ -256,13 +165,20 @@ static enum choir_status play_reps(struct sim_job *job, struct sim_how *how,
 /* CHOIR_ERR_STATE: ranks don't stand for each other. */
 static enum choir_status price_group(const char *algorithm, const struct choir_shape *shape,
                                      const struct plan_cluster *cluster, struct sim_how *how,
-                                     enum sim_group group, struct plan_price *price)
+                                     const struct choir_plan *first, enum sim_group group,
+                                     struct plan_price *price)
 {
-    struct choir_plan **plans = NULL;
+    struct choir_plan **plans = NULL, *next;
     uint32_t reps;
     if (!sim_layout_symmetry(shape->layout, group, &reps) || reps >= shape->ranks)
         return CHOIR_ERR_STATE;
-    enum choir_status status = build_plans(algorithm, shape, reps, &plans);
+    /* One look at the next block's first rank spares most of the work where there is no symmetry. */
+    enum choir_status status = build_rank(algorithm, shape, reps, &next);
+    if (status != CHOIR_OK)
+        return status;
+    bool alike = sim_same_plan(first, next, group);
+    plan_free(next);
+    status = alike ? build_plans(algorithm, shape, reps, &plans) : CHOIR_ERR_STATE;
     if (status != CHOIR_OK)
         return status;
     struct sim_job job = {.plans = (const struct choir_plan *const *)plans,
@@ -280,11 +196,11 @@ static enum choir_status price_group(const char *algorithm, const struct choir_s
 
 static enum choir_status price_reps(const char *algorithm, const struct choir_shape *shape,
                                     const struct plan_cluster *cluster, struct sim_how *how,
-                                    struct plan_price *price)
+                                    const struct choir_plan *first, struct plan_price *price)
 {
-    enum choir_status status = price_group(algorithm, shape, cluster, how, SIM_SHIFT, price);
+    enum choir_status status = price_group(algorithm, shape, cluster, how, first, SIM_SHIFT, price);
     if (status == CHOIR_ERR_STATE)
-        status = price_group(algorithm, shape, cluster, how, SIM_XOR, price);
+        status = price_group(algorithm, shape, cluster, how, first, SIM_XOR, price);
     return status;
 }
 
@@ -368,17 +284,20 @@ static enum choir_status price_auto(const char *algorithm, const struct choir_sh
     enum choir_status status = build_rank(algorithm, shape, 0, &first);
     if (status != CHOIR_OK)
         return status;
-    uint64_t events = sim_events(first, FRAGMENTS, &longest) * repeat_instances(first).high;
-    uint64_t bytes = plan_bytes(first) * shape->ranks;
-    plan_free(first);
-    bool cheap = shape->ranks <= ALWAYS_FULL || events * shape->ranks <= how->budget;
-    if (how->mode == SIM_FULL ||
-        (how->mode == SIM_AUTO && cheap && shape->ranks <= MOST_FULL && bytes <= MOST_FULL_BYTES))
-        return price_full(algorithm, shape, cluster, how, price);
-    if (how->mode != SIM_SHRUNK)
-        status = price_reps(algorithm, shape, cluster, how, price);
+    uint64_t events = sim_events(first, FRAGMENTS, &longest) * sim_repeat_instances(first).high;
+    bool cheap = shape->ranks <= MOST_FULL && events * shape->ranks <= how->budget &&
+                 plan_bytes(first) * shape->ranks <= MOST_FULL_BYTES;
+    bool full = how->mode == SIM_FULL ||
+                (how->mode == SIM_AUTO && (shape->ranks <= ALWAYS_FULL || (cheap && !how->brief)));
+    if (full)
+        status = price_full(algorithm, shape, cluster, how, price);
+    else if (how->mode != SIM_SHRUNK)
+        status = price_reps(algorithm, shape, cluster, how, first, price);
     if (how->mode == SIM_SHRUNK || (how->mode == SIM_AUTO && status == CHOIR_ERR_STATE))
-        status = price_shrunk(algorithm, shape, cluster, how, events, longest, price);
+        status = cheap && how->mode == SIM_AUTO
+                     ? price_full(algorithm, shape, cluster, how, price)
+                     : price_shrunk(algorithm, shape, cluster, how, events, longest, price);
+    plan_free(first);
     return status;
 }
 

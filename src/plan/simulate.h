@@ -40,17 +40,34 @@ uint64_t sim_events(const struct choir_plan *plan, uint32_t fragments, uint32_t 
 double sim_least_ns(const struct choir_plan *plan, uint32_t elem, const struct plan_cluster *c);
 uint64_t sim_span_parts(const struct choir_place *p); /* parts of a span, without walking it */
 
+/* --- simulate_repeat.c -------------------------------------------------------------------------- */
+/* What is played of one dimension: `high` and `high - period`, carried on `times` periods. */
+struct sim_repeat {
+    uint32_t high, period, times;
+};
+struct sim_repeat sim_repeat_of(uint32_t total, uint32_t period, uint32_t periods);
+struct sim_repeat sim_repeat_instances(const struct choir_plan *plan);
+/* sim_run, both carried on; `longest`: how often the loops to be shortened run. */
+enum choir_status sim_run_repeats(const struct sim_job *job, struct sim_repeat in,
+                                  struct sim_repeat loop, uint32_t longest,
+                                  struct sim_result *result);
+
+/* --- simulate.c --------------------------------------------------------------------------------- */
 enum sim_mode { SIM_AUTO, SIM_FULL, SIM_REPS, SIM_SHRUNK };
 struct sim_how {
     enum sim_mode
         mode; /* AUTO: full where it costs at most `budget` events, else by representatives, else shrunk */
     uint64_t budget;
     double bound_ns; /* 0: none */
+    bool brief;      /* AUTO: by representatives even where full is cheap */
     bool beyond;     /* out: the bound was passed, the price is a lower bound */
 };
 /* The budgets of plan_simulate, and of choosing (where every rank of a job computes, in its first call of a size). */
 #define SIM_BUDGET 500000u
-#define SIM_BUDGET_CHOICE 20000u
+#define SIM_BUDGET_CHOICE 8000u
+#define SIM_BUDGET_FEW                                                                             \
+    40000u /* choosing for up to SIM_FEW ranks, where smaller clusters say little */
+#define SIM_FEW 64u
 enum choir_status sim_price(const char *algorithm, const struct choir_shape *shape,
                             const struct plan_cluster *cluster, struct sim_how *how,
                             struct plan_price *price);
