@@ -343,7 +343,7 @@ struct choir_config {
 };
 #define CHOIR_CONFIG_INIT                                                                          \
     {                                                                                              \
-        sizeof(struct choir_config), CHOIR_CONFIG_VERSION, 1, 0, 0, 0, 0, NULL                  \
+        sizeof(struct choir_config), CHOIR_CONFIG_VERSION, 1, 0, 0, 0, 0, NULL                     \
     }
 
 /*

@@ -34,5 +34,16 @@ int main()
           "choir_version");
     check(!std::strcmp(choir_status_name(CHOIR_ERR_RANK), "CHOIR_ERR_RANK"), "choir_status_name");
     check(choir_type_bytes(CHOIR_BFLOAT16) == 2, "choir_type_bytes");
+    int size = 0;
+    check(choir_comm_size(nullptr, &size) == CHOIR_ERR_POINTER, "a null communicator");
+    choir_comm *comm = nullptr;
+    struct choir_id id;
+    float in = 2, out = 0;
+    check(choir_id_create(&id) == CHOIR_OK, "choir_id_create");
+    check(choir_comm_create(&id, 0, 1, &config, &comm) == CHOIR_OK, "choir_comm_create");
+    check(choir_all_reduce(comm, &in, &out, 1, CHOIR_FLOAT32, CHOIR_SUM, nullptr) == CHOIR_OK &&
+              out >= 2 && out <= 2,
+          "choir_all_reduce of one rank");
+    check(choir_comm_destroy(comm) == CHOIR_OK, "choir_comm_destroy");
     return failed;
 }

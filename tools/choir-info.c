@@ -3,23 +3,36 @@
  * choir-info.c: what Choir finds on this machine, and every setting with its present value.
  */
 #include "base/knob.h"
+#include "host/host.h"
 #include "plan/plan.h"
 #include "reduce/reduce.h"
 #include "topo/topo.h"
 #include <stdio.h>
 #include <string.h>
 
-static const char usage[] = "usage: choir-info [--topology | --algorithms | --knobs [--markdown]]\n"
-                            "  --topology    the machine, as CHOIR_TOPO_FILE reads it\n"
-                            "  --algorithms  the collective algorithms\n"
-                            "  --knobs       the settings, their present values and origins\n"
-                            "  --markdown    the page docs/knobs.md, with defaults\n"
-                            "Without an option: version, machine and algorithms.\n";
+static const char usage[] =
+    "usage: choir-info [--topology | --transports | --algorithms | --knobs [--markdown]]\n"
+    "  --topology    the machine, as CHOIR_TOPO_FILE reads it\n"
+    "  --transports  what works here, in order of preference\n"
+    "  --algorithms  the collective algorithms\n"
+    "  --knobs       the settings, their present values and origins\n"
+    "  --markdown    the page docs/knobs.md, with defaults\n"
+    "Without an option: all but the settings.\n";
 
 static void print_version(void)
 {
     uint32_t v = choir_version();
     printf("choir %u.%u.%u, kernels %s\n", v / 10000, v / 100 % 100, v % 100, reduce_isa());
+}
+
+static void print_transports(void)
+{
+    if (host_start() != CHOIR_OK) {
+        printf("no transport: %s; %s\n", base_error_thread()->text, base_error_thread()->remedy);
+        return;
+    }
+    host_transports_print(stdout);
+    host_stop();
 }
 
 static void print_kinds(uint32_t kinds)
@@ -36,7 +49,7 @@ static void print_algorithms(void)
 {
     const struct choir_algorithm *a;
     for (uint32_t i = 0; (a = plan_algorithm_at(i)); i++) {
-        printf("%-20s %s\n%-20s ", a->name, a->summary, "");
+        printf("algorithm %-20s %s\n%-30s ", a->name, a->summary, "");
         print_kinds(a->kinds);
         printf("%s\n", a->flags & CHOIR_ORDERED ? "; in rank order" : "");
     }
@@ -88,7 +101,9 @@ static void print_all(void)
     print_version();
     printf("\n");
     topo_print(topo_get(), stdout);
-    printf("\nalgorithms\n");
+    printf("\n");
+    print_transports();
+    printf("\n");
     print_algorithms();
 }
 
@@ -118,6 +133,8 @@ int main(int argc, char **argv)
         print_all();
     else if (!strcmp(what, "--topology"))
         topo_print(topo_get(), stdout);
+    else if (!strcmp(what, "--transports"))
+        print_transports();
     else if (!strcmp(what, "--algorithms"))
         print_algorithms();
     else if (!strcmp(what, "--knobs"))

@@ -36,7 +36,8 @@ bool plan_shape_in_place(const struct choir_shape *shape, int64_t *in_minus_out)
 enum choir_status plan_build(const char *algorithm, const struct choir_shape *shape,
                              struct choir_plan **plan);
 void plan_free(struct choir_plan *plan);
-struct choir_plan *plan_copy(const struct choir_plan *plan); /* one allocation too; NULL: no memory */
+struct choir_plan *plan_copy(
+    const struct choir_plan *plan);                 /* one allocation too; NULL: no memory */
 uint64_t plan_bytes(const struct choir_plan *plan); /* memory held */
 /* Checks that a plan (from a file, a plug-in) is well-formed in itself: indices, spans, lengths. */
 enum choir_status plan_check(const struct choir_plan *plan, const struct choir_shape *shape);
@@ -133,7 +134,7 @@ struct plan_set {
     uint64_t count;    /* elements the plans are written for */
     uint64_t from, to; /* elements they may be used for */
     uint64_t hash;
-    bool ordered; /* verified to combine in rank order */
+    bool ordered;              /* verified to combine in rank order */
     struct choir_plan **plans; /* [ranks] */
 };
 /* Reads a file's text and checks every plan by plan_check; nothing is proved. `what` names the text in the record. */

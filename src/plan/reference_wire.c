@@ -233,7 +233,8 @@ static bool find_place(struct ref_run *run, const struct ref_lane *to, uint32_t 
             break;
     const struct choir_step *step = plan->step + c.step;
     bool present = c.step == to->cursor.step && c.iter == to->cursor.iter;
-    if (!there || step->ins != 1 || plan->place[step->place + 1].peer >= 0 || (present && to->fragment))
+    if (!there || step->ins != 1 || plan->place[step->place + 1].peer >= 0 ||
+        (present && to->fragment))
         return false;
     struct ref_span s = ref_span_make(run, to, &c, 1);
     bool clear = run->status == CHOIR_OK;

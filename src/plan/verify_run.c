@@ -3,12 +3,13 @@
  * verify_run.c: runs all ranks' plans on symbols (verify_value.c) by the rules of DESIGN.md "order of execution" where they
  * are strictest: two slots, messages out sent last, whole pendings awaited unless spans are identical.
  *
- * Instances are alike but for their program and lengths that differ by one: whole parts stand for their pieces, the
- * longest piece for all. Why one schedule per binding decides: every wait is a conjunction of things that, once true, stay true (a fragment is
- * there, a slot is free and only this lane fills it, a pending has passed), so what may move may still move later, and all
- * schedules end in the same state. Why lanes cannot race: instances work on different pieces of every part, parts that
- * share bytes are identical (plan_check, verify.c), TMP is each lane's own; within a lane steps are in order and
- * pending reads are awaited before writes.
+ * Instances are alike but for their program and lengths that differ by one: whole parts stand for their
+ * pieces, the longest piece for all. Why one schedule per binding decides: every wait is a conjunction of
+ * things that, once true, stay true (a fragment is there, a slot is free and only this lane fills it, a
+ * pending has passed), so what may move may still move later, and all schedules end in the same state. Why
+ * lanes cannot race: instances work on different pieces of every part, parts that share bytes are identical
+ * (plan_check, verify.c), TMP is each lane's own; within a lane steps are in order and pending reads are
+ * awaited before writes.
  */
 #include "plan/verify.h"
 #include <stdarg.h>

@@ -38,7 +38,8 @@ LANES(q8, uint8_t, VECTOR / 4);
 WHOLE(v8)
 WHOLE(v16)
 WHOLE(v32)
-WHOLE(v64) WHOLE(h16) WHOLE(q8)
+WHOLE(v64)
+WHOLE(h16) WHOLE(q8)
 
 /* A part of a vector: all n elements at once with masks, else the first one. */
 #ifdef PARTS

@@ -24,6 +24,10 @@ check: needs
 	$(BUILD_TESTS) all
 	@tests/check/all $(BUILD)
 
+## docs/knobs.md    the page of settings, from the table of knobs
+.PHONY: docs/knobs.md
+docs/knobs.md: $(BUILD)/bin/choir-info
+	$< --knobs --markdown >$@
 ## sanitize         the tests under the address, undefined and thread sanitizers; T= picks some
 sanitize: sanitize-address sanitize-thread
 # Sanitizers make the compiler warn of paths that do not exist: no -Werror here.

@@ -22,7 +22,7 @@ void test_skip_part(const char *format, ...)
     __attribute__((format(printf, 1, 2))); /* named, goes on */
 /* How much to try: 0 CHOIR_TEST_SHORT (sanitizers in CI), 1, 2 CHOIR_TEST_LONG (make test-long, faults in CI). */
 int test_effort(void);
-uint64_t test_seed(void);                  /* CHOIR_TEST_SEED or fresh; printed on failure */
+uint64_t test_seed(void); /* CHOIR_TEST_SEED or fresh; printed on failure */
 
 #define FAIL(...) test_fail_at(__FILE__, __LINE__, __VA_ARGS__)
 #define CHECK(x) ((x) ? (void)0 : FAIL("%s is false", #x))
