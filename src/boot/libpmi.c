@@ -91,15 +91,24 @@ static bool call(struct work *w, const char *what, int result)
     return !result;
 }
 
+/* PMI2_Init is the only call that tells the rank, so what it said is kept for the next communicator. */
 static bool start_two(struct work *w)
 {
+    static _Atomic int rank, size; /* size 0: not initialised by us */
     int begun = 0, spawned, appnum;
-    if (!w->two.initialized(&begun) && begun) {
-        w->what = "PMI-2 in use by MPI"; /* whose rank it would have to tell us */
-        return false;
+    w->rank = rank;
+    w->size = size;
+    if (!w->size) {
+        if (!w->two.initialized(&begun) && begun) {
+            w->what = "PMI-2 is in use by MPI";
+            return false;
+        }
+        if (!call(w, "PMI2_Init", w->two.init(&spawned, &w->size, &w->rank, &appnum)))
+            return false;
+        rank = w->rank;
+        size = w->size;
     }
-    return call(w, "PMI2_Init", w->two.init(&spawned, &w->size, &w->rank, &appnum)) &&
-           call(w, "PMI2_Job_GetId", w->two.job(w->job, sizeof(w->job)));
+    return call(w, "PMI2_Job_GetId", w->two.job(w->job, sizeof(w->job)));
 }
 
 static bool start_one(struct work *w)
