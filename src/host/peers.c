@@ -56,14 +56,16 @@ static enum host_end_state try_end(struct host_peer *peer, uint32_t i, const str
 {
     struct host_end *end = &peer->end[i];
     struct host_transport *t = &host_process.transport[i];
-    uint32_t state = atomic_load(&end->state);
-    if (state == HOST_END_NONE) {
+    uint32_t state = HOST_END_NONE;
+    /* First, so that a connection accepted meanwhile gets an end of its own. */
+    if (atomic_compare_exchange_strong(&end->state, &state, HOST_END_TRYING)) {
         size_t bytes = 0;
         const void *address = process_card_address(card, t->ops->name, &bytes);
         enum choir_status st = CHOIR_ERR_UNSUPPORTED;
         if (address)
             st = t->ops->connect(t->t, &peer->id, address, bytes, end, &end->endpoint);
-        atomic_store(&end->state, st == CHOIR_OK ? HOST_END_TRYING : HOST_END_FAILED);
+        if (st != CHOIR_OK)
+            atomic_store(&end->state, HOST_END_FAILED);
         state = atomic_load(&end->state);
     }
     if (state == HOST_END_TRYING) {

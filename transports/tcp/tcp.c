@@ -236,6 +236,7 @@ static enum choir_status connect_peer(struct choir_transport *t, const struct ch
     struct choir_endpoint *e = tcp_endpoint_make(t, peer, &fresh);
     if (!e)
         return base_fail(CHOIR_ERR_NO_MEMORY, "", "no memory for a tcp endpoint");
+    *out = e; /* before upcalls can come */
     atomic_store(&e->cookie, cookie);
     if (fresh) {
         tcp_acquire(&t->lock);
@@ -248,7 +249,6 @@ static enum choir_status connect_peer(struct choir_transport *t, const struct ch
         tcp_release(&t->lock);
         tcp_wake(t);
     }
-    *out = e;
     return CHOIR_OK;
 }
 
