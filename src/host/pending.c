@@ -109,6 +109,7 @@ bool host_pending_advance(struct host_op *op, struct host_run *run)
         if (!p->published) {
             struct lane_tx *tx = &p->link->tx[run->lane];
             if (tx->blocked == pass || !host_link_ready(p->link)) {
+                tx->blocked = pass; /* it may become ready before the next one is looked at */
                 op->waiting = (int)p->link->peer;
                 continue;
             }
