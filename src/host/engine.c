@@ -481,8 +481,8 @@ static bool put_now(struct host_op *op, struct host_run *run, const struct host_
                     struct host_link *link)
 {
     const struct host_place *from = &r->place[0];
-    if (r->bytes > HOST_COPY_BYTES || from->segs > 1 || !host_link_ready(link) ||
-        link->tx[run->lane].queued)
+    if (r->bytes > base_min(HOST_COPY_BYTES, op->bound->slot_bytes) || from->segs > 1 ||
+        !host_link_ready(link) || link->tx[run->lane].queued)
         return false;
     const uint8_t *source = host_op_base(op, run, from->buf) + (from->segs ? from->seg[0].at : 0);
     return host_link_put(link, run->lane, source, r->bytes, op->signature, false);
