@@ -7,6 +7,7 @@
  * in a loop of their own.
  */
 #include "perf/lib/perf.h"
+#include "comm/comm.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -193,6 +194,15 @@ static void alternate(const struct cell_run *c, bool stamp, struct perf_stats *s
     s->ratio = s->time_s / s->peer_s;
 }
 
+/* Of the last call of this thread's first rank; nothing where the library keeps none (groups, v-forms, streams). */
+static void note_algorithm(const struct cell_run *c)
+{
+    const struct choir_comm *comm = c->thread->rank[0].call.comm;
+    const struct host_bound *bound = comm->memo.bound;
+    snprintf(c->cell->algorithm, sizeof(c->cell->algorithm), "%s",
+             bound && bound->algorithm ? bound->algorithm : "");
+}
+
 static void measure(const struct cell_run *c, struct perf_stats *s)
 {
     struct perf_thread *t = c->thread;
@@ -200,6 +210,7 @@ static void measure(const struct cell_run *c, struct perf_stats *s)
     const struct perf_args *a = job->args;
     start(c, 0); /* connects, builds the plan */
     wait_streams(t);
+    note_algorithm(c);
     uint64_t begin = base_now_ns();
     if (a->warmup)
         iterate(c, base_min(a->warmup, a->iters), false);
