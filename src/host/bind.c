@@ -139,6 +139,16 @@ static void resolve_all(struct host_comm *comm, struct host_bound *b, struct hos
     b->cached = n;
 }
 
+static void count_receives(struct host_bound *b)
+{
+    while (b->receives < b->cached) {
+        const struct host_rstep *r = &b->rstep[b->cached - b->receives - 1];
+        if (r->ins != 1 || r->msg_ins != 1 || r->msg_outs)
+            break;
+        b->receives++;
+    }
+}
+
 enum choir_status host_bind(struct host_comm *comm, struct choir_plan *plan, uint32_t elem,
                             struct host_bound **out)
 {
@@ -148,8 +158,9 @@ enum choir_status host_bind(struct host_comm *comm, struct choir_plan *plan, uin
         if (st != CHOIR_OK)
             return st;
     }
-    bool cached = plan->instances == 1 && plan->programs == 1 && x.steps <= CACHED_STEPS &&
-                  x.segs <= CACHED_SEGS;
+    bool small = x.steps <= CACHED_STEPS && x.segs <= CACHED_SEGS;
+    bool cached =
+        plan->instances == 1 && plan->programs == 1 && (small || plan->kind == CHOIR_EXCHANGE);
     uint64_t bytes = sizeof(struct host_bound);
     if (cached)
         bytes += x.steps * sizeof(struct host_rstep) + x.places * sizeof(struct host_place) +
@@ -173,6 +184,8 @@ enum choir_status host_bind(struct host_comm *comm, struct choir_plan *plan, uin
         b->rstep = (struct host_rstep *)(b + 1);
         struct host_place *places = (struct host_place *)(b->rstep + x.steps);
         resolve_all(comm, b, places, (struct host_seg *)(places + x.places));
+        if (plan->kind == CHOIR_EXCHANGE)
+            count_receives(b);
     }
     *out = b;
     return CHOIR_OK;

@@ -44,6 +44,8 @@ static uint64_t lay_out(struct host_run *run, const struct host_bound *b, uint8_
     bool fresh = !b->cached;
     run->tmp = at, at += align(b->tmp_bytes);
     run->source = (const void **)at, at += align(b->most_ins * sizeof(void *));
+    run->receive = (struct host_receive *)at,
+    at += align(b->receives * sizeof(struct host_receive));
     run->pending = (struct host_pending *)at,
     at += align(b->pendings * sizeof(struct host_pending));
     run->pending_seg = (struct host_seg *)at,
@@ -102,6 +104,8 @@ static void start_instance(struct host_op *op, struct host_run *run, uint32_t in
     run->pendings = run->open = 0;
     run->pending_segs = 0;
     run->landing = false;
+    if (op->bound->receives)
+        memset(run->receive, 0, op->bound->receives * sizeof(*run->receive));
     next_step(op, run);
 }
 
@@ -158,23 +162,31 @@ static void land_close(struct host_run *run, struct host_link *link)
     atomic_store(&link->rx[run->lane].land.open, 0); /* pairs with host_link_place */
 }
 
+static bool land_cancel(struct lane_rx *rx)
+{
+    atomic_store(&rx->land.open, 0);
+    for (uint64_t until = base_now_ns() + 100000000; atomic_load(&rx->land.writing);
+         host_progress())
+        if (base_now_ns() > until)
+            return false;
+    return true;
+}
+
 bool host_op_cancel(struct host_op *op)
 {
+    const struct host_bound *b = op->bound;
     bool clear = true;
     for (uint32_t w = 0; w < op->window; w++) {
         struct host_run *run = &op->run[w];
-        if (!run->live || !run->landing)
+        if (!run->live)
             continue;
-        struct host_link *link = run->now->place[0].link;
-        land_close(run, link);
-        for (uint64_t until = base_now_ns() + 100000000;
-             atomic_load(&link->rx[run->lane].land.writing);) {
-            host_progress();
-            if (base_now_ns() > until) {
-                clear = false;
-                break;
-            }
-        }
+        if (run->landing)
+            clear &= land_cancel(&run->now->place[0].link->rx[run->lane]);
+        for (uint32_t i = 0; i < b->receives; i++)
+            if (run->receive[i].landing)
+                clear &= land_cancel(
+                    &b->rstep[b->cached - b->receives + i].place[0].link->rx[run->lane]);
+        run->landing = false;
     }
     return clear;
 }
@@ -525,11 +537,48 @@ static enum step_result pending_step(struct host_op *op, struct host_run *run,
     return STEP_DONE;
 }
 
+/* The receives that end an exchange, in whatever order their messages come, but those of one peer in theirs: a group of sends
+ * and receives must not wait for one rank while another waits for it. Local shape: nothing on the wire depends on it. */
+static bool advance_receives(struct host_op *op, struct host_run *run)
+{
+    const struct host_bound *b = op->bound;
+    uint32_t first = b->cached - b->receives, left = 0, pass = ++op->comm->pass;
+    bool moved = false;
+    for (uint32_t i = 0; i < b->receives && op->status == CHOIR_OK; i++) {
+        struct host_receive *x = &run->receive[i];
+        const struct host_rstep *r = &b->rstep[first + i];
+        struct lane_rx *rx = &r->place[0].link->rx[run->lane];
+        if (x->done || (run->phase == HOST_WRITE && run->now != r))
+            continue; /* the staging memory is one step's until it has been written */
+        left++;
+        if (rx->blocked == pass)
+            continue;
+        run->now = r, run->at = x->at, run->landing = x->landing, run->seen = 0;
+        enum step_result got = computed_step(op, run, r);
+        while (got == STEP_MOVED)
+            moved = true, got = computed_step(op, run, r);
+        x->at = run->at, x->landing = run->landing;
+        run->landing = false;
+        if (got == STEP_DONE)
+            x->done = moved = true, left--;
+        else
+            rx->blocked = pass;
+    }
+    run->finished = !left && run->phase != HOST_WRITE;
+    return moved;
+}
+
 static bool advance_run(struct host_op *op, struct host_run *run)
 {
     bool moved = run->open < run->pendings && host_pending_advance(op, run);
     while (!run->finished) {
         const struct host_rstep *r = run->now;
+        if (op->bound->receives && run->index > op->bound->cached - op->bound->receives) {
+            moved |= advance_receives(op, run);
+            if (!run->finished)
+                return moved;
+            break;
+        }
         bool pending = r->ins == 1 && !r->msg_ins;
         enum step_result got = pending ? pending_step(op, run, r) : computed_step(op, run, r);
         if (got == STEP_BLOCKED || got == STEP_FAILED)

@@ -306,6 +306,7 @@ struct host_bound {
     uint32_t most_ins;
     uint32_t pendings;     /* most messages an instance posts */
     uint64_t pending_segs; /* segments these need in all */
+    uint32_t receives;     /* EXCHANGE: so many last steps are plain receives, run in any order */
     uint32_t cached;       /* resolved steps of the one program, or 0: resolved as it runs */
     struct host_rstep *rstep;
     uint64_t memory_bytes;
@@ -341,6 +342,11 @@ struct host_pending { /* a message from local memory, streaming in the backgroun
     uint32_t first, last;          /* fragment numbers, once begun and once published */
 };
 
+struct host_receive { /* one of the receives that end an exchange */
+    uint64_t at;
+    bool done, landing;
+};
+
 enum host_phase { HOST_AWAIT, HOST_WRITE };
 struct host_run { /* one live instance; its number modulo the window is its lane */
     uint32_t instance, lane;
@@ -356,6 +362,7 @@ struct host_run { /* one live instance; its number modulo the window is its lane
     uint8_t *tmp, *staging,
         *pulled; /* staging: a fragment for late writes; pulled: what was read from peers */
     const void **source;
+    struct host_receive *receive;
     struct host_rstep scratch;
     struct host_seg *scratch_seg;
     struct host_pending *pending;

@@ -76,9 +76,10 @@ struct lane_rx {
     struct lane_line *line;
     uint8_t *data;
     struct lane_back *back;
-    uint32_t next;   /* fragments consumed: the front is number next + 1 */
-    uint32_t told;   /* of these, how many the sender knows of */
-    uint64_t pulled; /* bytes read of the pull message at the front */
+    uint32_t next;    /* fragments consumed: the front is number next + 1 */
+    uint32_t told;    /* of these, how many the sender knows of */
+    uint32_t blocked; /* pass of advance_receives in which an earlier message was awaited */
+    uint64_t pulled;  /* bytes read of the pull message at the front */
     uint64_t ring_bytes;
     struct lane_landing land;
 };
