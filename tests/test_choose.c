@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The decision table: the same on all ranks, latency algorithms for small and bandwidth algorithms for large sizes, every
- * shape gets an algorithm that builds, wishes are followed where possible and reported where not, quick enough.
+ * The decision table: the same on all ranks, latency algorithms for small and bandwidth algorithms for
+ * large sizes, every shape gets an algorithm that builds, wishes are followed where possible and reported
+ * where not, quick enough.
  */
 #include "plan/choose.h"
 #include "tests/lib/test.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Plan files: dumped, edited, refused where wrong, and where right chosen by the table and built for other counts, types
- * and slots, proved again there.
+ * Plan files: dumped, edited, refused where wrong, and where right chosen by the table and built for other
+ * counts, types and slots, proved again there.
  */
 #include "plan/plan.h"
 #include "tests/lib/test.h"

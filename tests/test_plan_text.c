@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Plans as text and pictures: what is dumped is read back exactly, what people write by hand is read as meant, every
- * mistake is reported with its line and column, and no text crashes the reader.
+ * Plans as text and pictures: what is dumped is read back exactly, what people write by hand is read as
+ * meant, every mistake is reported with its line and column, and no text crashes the reader.
  */
 #include "plan/plan.h"
 #include "tests/lib/test.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The simulator against formulas, against itself in full where it prices by representatives or smaller clusters, and
- * against common sense: larger is not faster, slower links are slower, all ranks find the same price.
+ * The simulator against formulas, against itself in full where it prices by representatives or smaller
+ * clusters, and against common sense: larger is not faster, slower links are slower, all ranks find the
+ * same price.
  */
 #include "plan/simulate.h"
 #include "tests/lib/test.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * choir-plan.c: shows what Choir would do for a collective on a cluster and why: candidates and their predicted times, the
- * choice; the plan as text or picture; its proof. Plans dumped and edited are read, proved and priced as well.
+ * choir-plan.c: shows what Choir would do for a collective on a cluster and why: candidates and their
+ * predicted times, the choice; the plan as text or picture; its proof. Plans dumped and edited are read,
+ * proved and priced as well.
  */
 #include "base/knob.h"
 #include "choir-plan/plan_tool.h"

@@ -2,9 +2,10 @@
 /*
  * cache.c: a bounded map from key bytes to values, the least recently used leaving first.
  *
- * Open addressing with linear probing over indices of a fixed array of entries; the entries form a list in order of use.
- * A hit allocates nothing and takes no lock: the owner (a communicator) calls from one thread at a time. Values are
- * not counted: a value that may be in use while others are added has its own count, which `drop` decrements.
+ * Open addressing with linear probing over indices of a fixed array of entries; the entries form a list in
+ * order of use. A hit allocates nothing and takes no lock: the owner (a communicator) calls from one thread
+ * at a time. Values are not counted: a value that may be in use while others are added has its own count,
+ * which `drop` decrements.
  */
 #include "plan/plan.h"
 #include <stdlib.h>

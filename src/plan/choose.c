@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * choose.c: the decision table: for every (collective, size class, kind of root) the algorithms in the order of their
- * predicted times, worked out when first asked for.
+ * choose.c: the decision table: for every (collective, size class, kind of root) the algorithms in the
+ * order of their predicted times, worked out when first asked for.
  *
- * It follows from what is equal on all ranks (cluster, algorithms, wishes), never from the asking rank, so all ranks
- * choose alike without a word. A size class is (2^(c-1), 2^c] bytes of the largest buffer of a rank (nccl-tests' size),
- * priced at 2^c. Any thread may ask: a mutex guards the table; plans are cached, so it is asked once per cached key.
+ * It follows from what is equal on all ranks (cluster, algorithms, wishes), never from the asking rank, so
+ * all ranks choose alike without a word. A size class is (2^(c-1), 2^c] bytes of the largest buffer of a
+ * rank (nccl-tests' size), priced at 2^c. Any thread may ask: a mutex guards the table; plans are cached,
+ * so it is asked once per cached key.
  */
 #include "plan/choose.h"
 #include "plan/set.h"
@@ -14,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CANDIDATES = 192, CLASSES = 48 };
+enum { CANDIDATES = 192, CLASSES = 48, ASSUMED = 4096 };
 
 /* What a ranking depends on. */
 struct key {
@@ -91,10 +92,21 @@ static bool has_blocks(uint32_t kind)
            kind != CHOIR_BARRIER;
 }
 
+/* The size by which is chosen: all ranks must see the same. Where each knows its own counts of a v-form
+ * only, blocks of ASSUMED bytes are assumed. */
 static uint64_t shape_bytes(const struct choir_shape *s)
 {
-    if (s->kind == CHOIR_BARRIER)
+    const uint64_t *all = s->kind == CHOIR_ALL_GATHER_V       ? s->out_count
+                          : s->kind == CHOIR_REDUCE_SCATTER_V ? s->in_count
+                                                              : NULL;
+    if (s->kind == CHOIR_BARRIER || s->kind == CHOIR_EXCHANGE)
         return 0;
+    if (s->kind >= CHOIR_ALL_GATHER_V) {
+        uint64_t sum = 0;
+        for (uint32_t r = 0; all && r < s->ranks; r++)
+            sum += all[r];
+        return all ? sum * s->type_bytes : (uint64_t)ASSUMED * s->ranks;
+    }
     uint64_t each = s->type_bytes * (has_blocks(s->kind) ? (uint64_t)s->ranks : 1);
     return s->count > UINT64_MAX / base_max(each, 1u) ? UINT64_MAX : s->count * each;
 }

@@ -25,7 +25,8 @@ struct choose_forced {
 
 /* Reads CHOIR_ALGO's text; names of no algorithm are said in the log and left out. */
 enum choir_status choose_forced_parse(const char *text, struct choose_forced *forced);
-/* The first rule that names algorithms for this: those for the collective come before those for all. NULL: none. */
+/* The first rule that names algorithms for this: those for the collective come before those for all. NULL:
+ * none. */
 struct choose_rule *choose_forced_find(struct choose_forced *forced, uint32_t kind, uint64_t bytes);
 bool choose_forced_excludes(const struct choose_forced *forced, uint32_t kind, uint64_t bytes,
                             const char *candidate);

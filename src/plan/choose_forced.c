@@ -5,9 +5,10 @@
  *   text = rule (";" rule)...
  *   rule = [collective [":" from "-" to] ("=" | ":")] ["^"] name ("," name)...
  *
- * Sizes take K, M, G; either end of a range may be left out. A name is "ring", "hierarchical(ring,tree)" or "file:mine";
- * several: the cheapest of them; "^": any but these. A comma also ends a rule where another with a collective follows,
- * so "all_reduce=ring,all_gather=pat" are two. Collectives and NCCL's names are known in any case, "_" left out or not.
+ * Sizes take K, M, G; either end of a range may be left out. A name is "ring", "hierarchical(ring,tree)" or
+ * "file:mine"; several: the cheapest of them; "^": any but these. A comma also ends a rule where another
+ * with a collective follows, so "all_reduce=ring,all_gather=pat" are two. Collectives and NCCL's names are
+ * known in any case, "_" left out or not.
  */
 #include "plan/choose.h"
 #include <ctype.h>

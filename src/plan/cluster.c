@@ -14,10 +14,11 @@
 #include <string.h>
 
 /*
- * Origin: perf/baselines, two cores of an EPYC 9004, AVX-512, kernel 6.18. A flag takes 55 ns between two cores; a copy of
- * what the other core has just written 33-44 GB/s, a copy in cache 41, from memory 11; d = a + b 24-30 GB/s in cache,
- * d += a 48; two cores copy 70-86 GB/s in cache, 20 from memory. TCP over veth: 4.7 us a hop when both ends spin, of
- * which about half is system calls; 3.4-5.1 GB/s one way, 1.5-3 GB/s per host and direction in collectives.
+ * Origin: perf/baselines, two cores of an EPYC 9004, AVX-512, kernel 6.18. A flag takes 55 ns between two
+ * cores; a copy of what the other core has just written 33-44 GB/s, a copy in cache 41, from memory 11; d =
+ * a + b 24-30 GB/s in cache, d += a 48; two cores copy 70-86 GB/s in cache, 20 from memory. TCP over veth:
+ * 4.7 us a hop when both ends spin, of which about half is system calls; 3.4-5.1 GB/s one way, 1.5-3 GB/s
+ * per host and direction in collectives.
  */
 static const struct plan_cost self_cost = {
     .overhead_ns = 20, .rank_beta_ns = .03, .shared_beta_ns = .0125};
@@ -28,8 +29,9 @@ static const struct plan_cost net_cost = {
 #define COPY_NS .03
 #define COMBINE_NS .04
 #define STEP_NS 20
-/* Ranks that share a core hand it over by sched_yield or futex: 1.4-2.5 us a hop on one core. Measured collectives of 4 and
- * 8 ranks on 2 cores fit 1.1 us times the ranks per core (Open MPI: 2 and 3 hops in 4.6 and 12.9 us). */
+/* Ranks that share a core hand it over by sched_yield or futex: 1.4-2.5 us a hop on one core. Measured
+ * collectives of 4 and 8 ranks on 2 cores fit 1.1 us times the ranks per core (Open MPI: 2 and 3 hops in
+ * 4.6 and 12.9 us). */
 #define YIELD_NS 1100
 
 static const char *const link_name[PLAN_LINKS] = {"self", "host", "net"};

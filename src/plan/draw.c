@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * draw.c: the message pattern of a collective as SVG: a lane per rank, time downward, an arrow per message with the
- * parts it carries.
+ * draw.c: the message pattern of a collective as SVG: a lane per rank, time downward, an arrow per message
+ * with the parts it carries.
  *
- * Time here is logical: a message takes one row, a rank sends one message a row. One instance of every program is
- * drawn, each in its colour. Plans that wait for ever are drawn as far as they come, the waits marked.
+ * Time here is logical: a message takes one row, a rank sends one message a row. One instance of every
+ * program is drawn, each in its colour. Plans that wait for ever are drawn as far as they come, the waits
+ * marked.
  */
 #include "plan/plan.h"
 #include <inttypes.h>

@@ -3,15 +3,16 @@
  * load.c: reads the text of a plan that dump.c writes and people edit.
  *
  *   plan    = "choir plan" ABI ":" KIND ", rank" R "of" N  cut cut  option...  program...  "end"
- *   cut     = ("in" | "out")  "even parts" P "count" C "quantum" Q | "blocks parts" P "count" C | "table" (OFF ":" LEN)...
+ *   cut     = ("in" | "out") ("even parts" P "count" C "quantum" Q | "blocks parts" P "count" C
+ *                             | "table" (OFF ":" LEN)...)
  *   option  = "tmp" N | "instances" N | "window" N | "depth" N | "slot" N | "list" PART...
  *   program = "program" NUMBER (step | "repeat" TIMES "{" step... "}")...
  *   step    = in ("+" in)... "->" out ("," out)...
  *   in, out = ["from" | "to" PEER ["each" DPEER]] ("in" | "out" | "tmp") "[" span "]"
  *   span    = ["list"] FIRST [":" RUN] ["stride" S] ["end" E] ["turn" T] ["each" DTURN]
  *
- * White space is free, # begins a comment. What is read is well-formed as text only: callers check it with plan_check
- * against a shape, and prove it where it is to run.
+ * White space is free, # begins a comment. What is read is well-formed as text only: callers check it with
+ * plan_check against a shape, and prove it where it is to run.
  */
 #include "plan/load.h"
 #include <stdlib.h>

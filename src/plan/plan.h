@@ -238,14 +238,15 @@ enum choir_status plan_simulate_plans(const struct choir_plan *const *plans, uin
                                       struct plan_price *price);
 
 /* The decision table: which algorithm for (kind, bytes). A pure function of cluster and forced choices, so equal
- * on all ranks; its hash is compared at creation. */
+ * on all ranks; its hash is compared at creation. Any thread may ask. The cluster's layout must live as long. */
 struct plan_table;
 enum choir_status plan_table_create(const struct plan_cluster *cluster, const char *forced,
                                     struct plan_table **table); /* forced: CHOIR_ALGO's text */
 void plan_table_free(struct plan_table *table);
 uint64_t plan_table_hash(const struct plan_table *table);
-/* The algorithm for a shape ("ring", "hierarchical(ring,tree)"); never NULL. Depends on shape->kind, count, type_bytes,
- * ranks, root's host and flags only, never on shape->rank. need_ordered: only CHOIR_ORDERED ones. */
+/* The algorithm for a shape ("ring", "hierarchical(ring,tree)", "file:mine"); never NULL, valid as long as the
+ * table. Depends on what all ranks know (kind, size, ranks, root's host), never on shape->rank. The first question
+ * about a size class takes milliseconds, so plans are cached. need_ordered: only CHOIR_ORDERED ones. */
 const char *plan_table_choose(struct plan_table *table, const struct choir_shape *shape,
                               bool need_ordered);
 /* Every candidate with its price, cheapest first; returns how many. For choir-plan. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * scan.h: words, numbers and marks of the text files people edit (plans, clusters). White space and comments (# to the
- * end of the line) separate. The first failure sticks: later calls do nothing, the token becomes SCAN_END.
+ * scan.h: words, numbers and marks of the text files people edit (plans, clusters). White space and
+ * comments (# to the end of the line) separate. The first failure sticks: later calls do nothing, the token
+ * becomes SCAN_END.
  */
 #ifndef PLAN_SCAN_H
 #define PLAN_SCAN_H

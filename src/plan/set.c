@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * set.c: files that hold all ranks' plans of one operation, and what is done with them: read, proved, used for other counts.
+ * set.c: files that hold all ranks' plans of one operation, and what is done with them: read, proved, used
+ * for other counts.
  *
  *   choir plans 1: NAME
  *   KIND of N ranks  count C  element BYTES  root R
  *   use from A to B               (elements; left out: for C only)
  *   N plans, ranks ascending, as load.c reads them
  *
- * A plan serves other counts if its cuts do: EVEN ones and BLOCKS of a whole block are cut anew, and the number of
- * instances follows so that computed messages fit their slots and pieces stay as long as they were.
+ * A plan serves other counts if its cuts do: EVEN ones and BLOCKS of a whole block are cut anew, and the
+ * number of instances follows so that computed messages fit their slots and pieces stay as long as they
+ * were.
  */
 #include "plan/builder.h"
 #include "plan/load.h"

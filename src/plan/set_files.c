@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * set_files.c: the plan files of this process, loaded by CHOIR_PLAN_FILES or by hand. Entries are never removed: tables
- * keep pointers to their names.
+ * set_files.c: the plan files of this process, loaded by CHOIR_PLAN_FILES or by hand. Entries are never
+ * removed: tables keep pointers to their names.
  */
 #include "base/knob.h"
 #include "plan/set.h"

@@ -2,10 +2,11 @@
 /*
  * simulate.c: what a collective costs on a cluster.
  *
- * Plans are played (simulate_run.c) in full where that is cheap. Where it is not: instances beyond a few windows and
- * iterations beyond a few rounds of a host repeat, so their number is played at two values and carried on linearly;
- * ranks that do the same, moved, are played by representatives; and where ranks differ (trees), the cluster is played
- * at three smaller sizes and its growth carried on. The last two are said in plan_price.sampled.
+ * Plans are played (simulate_run.c) in full where that is cheap. Where it is not: instances beyond a few
+ * windows and iterations beyond a few rounds of a host repeat, so their number is played at two values and
+ * carried on linearly; ranks that do the same, moved, are played by representatives; and where ranks differ
+ * (trees), the cluster is played at three smaller sizes and its growth carried on. The last two are said in
+ * plan_price.sampled.
  */
 #include "plan/simulate.h"
 #include <stdlib.h>
@@ -206,8 +207,8 @@ static enum choir_status price_reps(const char *algorithm, const struct choir_sh
 
 /* --- growth ------------------------------------------------------------------------------------- */
 
-/* v at sizes n/4, n/2 and n, carried on by k doublings: in proportion to n where that is known (`linear`) or plain to see,
- * else with its logarithm. Anything finer would carry the noise of three points on. */
+/* v at sizes n/4, n/2 and n, carried on by k doublings: in proportion to n where that is known (`linear`)
+ * or plain to see, else with its logarithm. Anything finer would carry the noise of three points on. */
 static double grow(const double v[3], uint32_t k, bool linear)
 {
     double step = v[2] - v[1], before = v[1] - v[0], sum = v[2];
@@ -301,7 +302,8 @@ static enum choir_status price_auto(const char *algorithm, const struct choir_sh
     return status;
 }
 
-/* V-forms are priced with equal counts, as every rank must find the same price and only some know all counts. */
+/* V-forms are priced with equal counts, as every rank must find the same price and only some know all
+ * counts. */
 static enum choir_status price_v(const char *algorithm, const struct choir_shape *shape,
                                  const struct plan_cluster *cluster, struct sim_how *how,
                                  struct plan_price *price)

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * simulate.h: what the files of the simulator share. simulate.c decides how a shape is priced, simulate_symmetry.c finds ranks
- * that stand for others and smaller clusters, simulate_run.c plays plans against the clock.
+ * simulate.h: what the files of the simulator share. simulate.c decides how a shape is priced,
+ * simulate_symmetry.c finds ranks that stand for others and smaller clusters, simulate_run.c plays plans
+ * against the clock.
  */
 #ifndef PLAN_SIMULATE_H
 #define PLAN_SIMULATE_H
 
 #include "plan/plan.h"
 
-/* How the ranks that are not played follow from those that are: rank + k*reps, or rank ^ k*reps, does what rank does. */
+/* How the ranks that are not played follow from those that are: rank + k*reps, or rank ^ k*reps, does what
+ * rank does. */
 enum sim_group { SIM_EACH, SIM_SHIFT, SIM_XOR };
 
 struct sim_job {
@@ -62,7 +64,8 @@ struct sim_how {
     bool brief;      /* AUTO: by representatives even where full is cheap */
     bool beyond;     /* out: the bound was passed, the price is a lower bound */
 };
-/* The budgets of plan_simulate, and of choosing (where every rank of a job computes, in its first call of a size). */
+/* The budgets of plan_simulate, and of choosing (where every rank of a job computes, in its first call of a
+ * size). */
 #define SIM_BUDGET 500000u
 #define SIM_BUDGET_CHOICE 8000u
 #define SIM_BUDGET_FEW                                                                             \
@@ -77,10 +80,11 @@ enum choir_status sim_price(const char *algorithm, const struct choir_shape *sha
 bool sim_layout_symmetry(const struct choir_layout *l, enum sim_group group, uint32_t *reps);
 /* Is plan b, of rank b->rank, what plan a becomes when a's rank is moved to b's? */
 bool sim_same_plan(const struct choir_plan *a, const struct choir_plan *b, enum sim_group group);
-/* Every 2^k-th host, or where there are few, every 2^k-th rank of a host; *root is moved along. NULL: no memory. */
+/* Every 2^k-th host, or where there are few, every 2^k-th rank of a host; *root is moved along. NULL: no
+ * memory. */
 struct choir_layout *sim_layout_shrink(const struct choir_layout *l, uint32_t k, uint32_t *root);
-/* A copy whose long loops (`longest` times, or few less) run `less` times fewer, or NULL: there are long loops of other
- * lengths, or no memory. Free with plan_free. */
+/* A copy whose long loops (`longest` times, or few less) run `less` times fewer, or NULL: there are long
+ * loops of other lengths, or no memory. Free with plan_free. */
 struct choir_plan *sim_plan_shorten(const struct choir_plan *plan, uint32_t longest, uint32_t less);
 
 #endif

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * simulate_play.h: the state of one play of plans against the clock, shared by the files that play: the clock and CPUs
- * (simulate_run.c), the messages (simulate_wire.c), the steps of plans (simulate_step.c).
+ * simulate_play.h: the state of one play of plans against the clock, shared by the files that play: the
+ * clock and CPUs (simulate_run.c), the messages (simulate_wire.c), the steps of plans (simulate_step.c).
  *
- * A rank is one server (its CPU) that takes jobs first come, first served: a fragment of a step, or a fragment of a
- * pending message. A host's memory and each direction of its NIC are servers too; as they serve fragments in the order
- * of arrival, what they have is shared fairly. Messages, credits, instances and the window are those of DESIGN.md.
- * Where ranks stand for others (sim_group), a message from rank g(s) to r is the one from s to the inverse g of r.
+ * A rank is one server (its CPU) that takes jobs first come, first served: a fragment of a step, or a
+ * fragment of a pending message. A host's memory and each direction of its NIC are servers too; as they
+ * serve fragments in the order of arrival, what they have is shared fairly. Messages, credits, instances
+ * and the window are those of DESIGN.md. Where ranks stand for others (sim_group), a message from rank g(s)
+ * to r is the one from s to the inverse g of r.
  */
 #ifndef PLAN_SIMULATE_PLAY_H
 #define PLAN_SIMULATE_PLAY_H
@@ -27,8 +28,8 @@ struct sim_channel {
     uint32_t thread[2]; /* of the sender, of the receiver */
     uint32_t link, head, tail, unsent, arriving; /* messages */
     uint32_t in_flight, claimed, next_job;
-    uint32_t
-        wire; /* the channel of place 0, whose free_ps is that of the link between both; NONE: not looked for */
+    /* The channel of place 0, whose free_ps is that of the link between both; NONE: not looked for. */
+    uint32_t wire;
     bool pushing;
     uint64_t free_ps;
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * simulate_repeat.c: what repeats is played at two numbers of repetitions and carried on linearly: instances beyond a few
- * windows, iterations of long loops.
+ * simulate_repeat.c: what repeats is played at two numbers of repetitions and carried on linearly:
+ * instances beyond a few windows, iterations of long loops.
  */
 #include "plan/simulate.h"
 #include <stdlib.h>

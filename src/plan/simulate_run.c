@@ -95,7 +95,8 @@ void sim_job_add(struct sim *s, uint32_t rank, uint32_t job)
 static void job_done(struct sim *s, uint32_t rank)
 {
     uint32_t job = s->rank[rank].running;
-    /* The CPU stays taken while the job's results are handed on: jobs they add queue up behind the waiting ones. */
+    /* The CPU stays taken while the job's results are handed on: jobs they add queue up behind the waiting
+     * ones. */
     if (job < s->threads)
         sim_step_done(s, job);
     else

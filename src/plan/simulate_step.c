@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * simulate_step.c: how threads (the instances in a rank's window) go from step to step, and what a step costs.
+ * simulate_step.c: how threads (the instances in a rank's window) go from step to step, and what a step
+ * costs.
  */
 #include "plan/simulate_play.h"
 #include <string.h>

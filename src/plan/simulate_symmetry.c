@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * simulate_symmetry.c: how large jobs are made small before they are played: ranks that stand for others, smaller
- * clusters of the same make, shorter loops.
+ * simulate_symmetry.c: how large jobs are made small before they are played: ranks that stand for others,
+ * smaller clusters of the same make, shorter loops.
  */
 #include "plan/simulate.h"
 #include <stdlib.h>
@@ -119,7 +119,8 @@ static int by_trait(const void *a, const void *b)
     return memcmp(a, b, sizeof(struct trait));
 }
 
-/* Traits of places, peers moved, in an order that is theirs alone: ordered combinations of moved ranks differ in order. */
+/* Traits of places, peers moved, in an order that is theirs alone: ordered combinations of moved ranks
+ * differ in order. */
 static void traits_of(struct trait *t, const struct choir_place *p, uint32_t count, uint32_t move,
                       uint32_t n, enum sim_group group)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plan_tool.h: what the files of choir-plan share: what was asked (args.c), and the answers (price.c, print.c). */
+/* plan_tool.h: what the files of choir-plan share: what was asked (args.c), and the answers (price.c,
+ * print.c). */
 #ifndef TOOLS_PLAN_TOOL_H
 #define TOOLS_PLAN_TOOL_H
 

@@ -48,7 +48,8 @@ struct choir_plan **build_all(const struct choir_shape *shape, const char *algor
     return plans;
 }
 
-/* By how much the price grows with the costs chosen, in percent of what it would if they were all there is. */
+/* By how much the price grows with the costs chosen, in percent of what it would if they were all there is.
+ * */
 static double share(const char *algorithm, const struct choir_shape *shape,
                     const struct plan_cluster *cluster, double base_ns, size_t from, size_t to)
 {
