@@ -3,7 +3,7 @@
  * tcp_perf.c: the TCP transport alone against plain non-blocking sockets, in turns, between two processes:
  * ping-pong and streams, one way and both. No communicator, no plan.
  *
- * usage: tcp_perf [-r rounds] [-n netns0,netns1] [-f frame bytes] [-k KNOB=value]... [-t seconds/cell] [-w bytes under way]
+ * usage: tcp_perf [-r rounds] [-n netns0,netns1] [-f frame bytes] [-k KNOB=value]... [-t seconds/cell] [-w bytes under way] [-c cells]
  */
 #include "base/base.h"
 #include "choir_transport.h"
@@ -23,7 +23,7 @@
 
 extern const struct choir_transport_ops choir_transport_tcp;
 
-#define ROUNDS_MOST 64
+#define ROUNDS_MOST 512
 #define FRAMES 64 /* under way */
 
 struct shared {
@@ -44,6 +44,7 @@ static uint64_t got_bytes, got_frames, place_at;
 static uint32_t frame_most = 1 << 20;
 static double seconds = 0.3;
 static size_t under_way = 4 << 20;
+static const char *only; /* p8,o65536,b1048576: these cells */
 
 static void die(const char *what)
 {
@@ -289,6 +290,12 @@ static int by_value(const void *a, const void *b)
 
 static void row(enum kind kind, size_t bytes, int rounds)
 {
+    char name[32];
+    snprintf(name, sizeof(name), "%c%zu,", kind_name[kind][0], bytes);
+    char list[256];
+    snprintf(list, sizeof(list), "%s,", only ? only : name);
+    if (!strstr(list, name))
+        return;
     double v[2][ROUNDS_MOST];
     double x = cell(kind, bytes, 0, 4),
            each = kind == PINGPONG ? x * 2e-6 : (double)bytes / x * 1e-9;
@@ -304,11 +311,14 @@ static void row(enum kind kind, size_t bytes, int rounds)
         return;
     for (int c = 0; c < 2; c++)
         qsort(v[c], (size_t)rounds, sizeof(double), by_value);
-    int m = rounds / 2;
+    int m = rounds / 2, low = rounds / 10;
+    double best =
+        kind == PINGPONG ? v[1][low] / v[0][low] : v[0][rounds - 1 - low] / v[1][rounds - 1 - low];
     double ratio = kind == PINGPONG ? v[1][m] / v[0][m] : v[0][m] / v[1][m];
-    printf("%-10s %9zu  raw %8.3f (%.3f-%.3f)  choir %8.3f (%.3f-%.3f) %s  time x %.3f\n",
+    printf("%-10s %9zu  raw %8.3f (%.3f-%.3f)  choir %8.3f (%.3f-%.3f) %s  time x %.3f, "
+           "undisturbed x %.3f\n",
            kind_name[kind], bytes, v[0][m], v[0][0], v[0][rounds - 1], v[1][m], v[1][0],
-           v[1][rounds - 1], kind == PINGPONG ? "us  " : "GB/s", ratio);
+           v[1][rounds - 1], kind == PINGPONG ? "us  " : "GB/s", ratio, best);
     fflush(stdout);
 }
 
@@ -332,7 +342,7 @@ int main(int argc, char **argv)
 {
     const char *netns = NULL;
     int rounds = 7, c, k = 0;
-    while ((c = getopt(argc, argv, "r:n:f:k:t:w:")) != -1)
+    while ((c = getopt(argc, argv, "r:n:f:k:t:w:c:")) != -1)
         if (c == 'r')
             rounds = base_min(atoi(optarg), ROUNDS_MOST);
         else if (c == 'n')
@@ -341,6 +351,8 @@ int main(int argc, char **argv)
             frame_most = (uint32_t)atoi(optarg);
         else if (c == 'w')
             under_way = (size_t)atol(optarg);
+        else if (c == 'c')
+            only = optarg;
         else if (c == 't')
             seconds = atof(optarg);
         else if (c == 'k' && strchr(optarg, '=') && k < 15)

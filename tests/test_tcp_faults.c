@@ -198,6 +198,12 @@ static bool a_failed(struct stub *a, struct stub *b)
     return a->peer[0].failed > 0;
 }
 
+static bool a_decided(struct stub *a, struct stub *b)
+{
+    (void)b;
+    return a->ops->connected(a->peer[0].endpoint) != CHOIR_IN_PROGRESS;
+}
+
 static void peer_killed(void)
 {
     struct meeting *m = meeting_new();
@@ -278,10 +284,11 @@ static void nobody_there(void)
     size_t bytes = stub_address(&b, address);
     stub_close(&b);
     stub_connect(&a, &gone, address, bytes);
-    stub_until(&a, NULL, a_failed, 8 * SECOND, "noticing that nobody is there");
-    CHECK_EQ(a.peer[0].status, CHOIR_ERR_NETWORK);
-    CHECK_EQ(a.peer[0].failed, 1);
-    printf("%s\n", a.peer[0].text);
+    stub_until(&a, NULL, a_decided, 8 * SECOND, "noticing that nobody is there");
+    CHECK_EQ(a.ops->connected(a.peer[0].endpoint), CHOIR_ERR_NETWORK);
+    CHECK_EQ(a.peer[0].failed, 0); /* never connected */
+    CHECK_EQ(a.log_count, 1);
+    printf("%s\n", a.last_log);
     stub_close(&a);
 }
 
@@ -496,11 +503,51 @@ static void wrong_secret(void)
     pair_open(&a, &b);
     size_t bytes = stub_address(&b, address);
     stub_connect(&a, &b.host.self, address, bytes);
-    stub_until(&a, &b, a_failed, 8 * SECOND, "the refusal");
-    CHECK_EQ(a.peer[0].status, CHOIR_ERR_AUTH);
+    stub_until(&a, &b, a_decided, 8 * SECOND, "the refusal");
+    CHECK_EQ(a.ops->connected(a.peer[0].endpoint), CHOIR_ERR_AUTH);
     CHECK_EQ(b.accepted_count, 0);
     CHECK_LT(0, b.log_count);
     pair_close(&a, &b);
+}
+
+/* The library does not want the peer. */
+static void not_accepted(void)
+{
+    struct stub a, b;
+    char address[STUB_ADDRESS];
+    pair_init(&a, &b);
+    b.refuse = true;
+    pair_open(&a, &b);
+    size_t bytes = stub_address(&b, address);
+    stub_connect(&a, &b.host.self, address, bytes);
+    stub_until(&a, &b, a_decided, 8 * SECOND, "the refusal");
+    CHECK_LT(a.ops->connected(a.peer[0].endpoint), 0);
+    pair_close(&a, &b);
+}
+
+/* disconnect() while other threads drive: no upcall after its return. */
+static void disconnect_while_driven(void)
+{
+    for (int i = 0; i < 30; i++) {
+        struct stub a, b;
+        pair_init(&a, &b);
+        pair_open(&a, &b);
+        stub_join(&a, &b);
+        stub_service_start(&a);
+        stub_service_start(&b);
+        char x[100];
+        for (int j = 0; j < 200; j++) {
+            stub_fill(x, sizeof(x), 0, b.peer[0].sent[0]);
+            stub_send(&b.peer[0], 0, CHOIR_FRAME_DATA, x, sizeof(x), NULL);
+        }
+        a.ops->disconnect(a.peer[0].endpoint);
+        a.peer[0].endpoint = NULL;
+        uint64_t arrived = a.arrived_count;
+        usleep(2000);
+        CHECK_EQ(a.arrived_count, arrived);
+        stub_close(&a);
+        stub_close(&b);
+    }
 }
 
 static void no_secret(void)
@@ -600,5 +647,5 @@ static void port_range(void)
 TEST_MAIN(TEST(cut_in_stream), TEST(cut_several_sockets), TEST(cut_encrypted),
           TEST(crossing_connects), TEST(peer_killed), TEST(peer_stopped), TEST(nobody_there),
           TEST(farewell), TEST(farewell_while_lent), TEST(strangers), TEST(handshake_lies),
-          TEST(replay), TEST(wrong_secret), TEST(no_secret), TEST(forked_child),
-          TEST(descriptor_leak), TEST(port_range))
+          TEST(replay), TEST(wrong_secret), TEST(not_accepted), TEST(disconnect_while_driven),
+          TEST(no_secret), TEST(forked_child), TEST(descriptor_leak), TEST(port_range))

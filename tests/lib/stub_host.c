@@ -26,6 +26,8 @@ static void *accepted(void *context, const struct choir_process *process,
                       struct choir_endpoint *endpoint)
 {
     struct stub *m = context;
+    if (m->refuse)
+        return NULL;
     struct stub_peer *p = peer_new(m, process);
     p->endpoint = endpoint;
     m->accepted_count++;

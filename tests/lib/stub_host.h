@@ -33,7 +33,7 @@ struct stub {
     const struct choir_transport_ops *ops;
     struct choir_transport *t;
     const char *knob[STUB_KNOBS][2];
-    bool has_secret, discard,
+    bool has_secret, refuse, discard,
         unchecked; /* unchecked: payloads land in one buffer and are not looked at */
     unsigned char secret[32];
     struct stub_peer peer[STUB_PEERS];

@@ -169,12 +169,14 @@ static struct choir_endpoint *endpoint_for(struct tcp_conn *c, const struct tcp_
         return NULL;
     bool fresh;
     e = tcp_endpoint_make(t, &c->hello.from, &fresh);
-    if (e && fresh) {
-        void *cookie = t->host->accepted(t->host->context, &c->hello.from, e);
-        void *none = NULL;
-        atomic_compare_exchange_strong(&e->cookie, &none, cookie);
+    if (!e || !fresh)
+        return e;
+    void *none = NULL, *cookie = t->host->accepted(t->host->context, &c->hello.from, e);
+    if (atomic_compare_exchange_strong(&e->cookie, &none, cookie) && !cookie) {
+        tcp_endpoint_close(e); /* the library does not want it */
+        return NULL;
     }
-    return e;
+    return e; /* with a cookie: a connect() came in between, or the library's answer */
 }
 
 /* Both sides dial the same slot: the smaller process id's connection stays. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * endpoint.c: the life of an endpoint and its slots: made, joined, a connection lost and resumed, failed, let go.
- * Runs in the thread inside progress(), except endpoint_make, _find and _close, which any thread may call.
+ * Runs in the thread inside progress(), except tcp_endpoint_make, _find and _close, which any thread may call.
  */
 #include "transports/tcp/tcp.h"
 #include <errno.h>
@@ -292,12 +292,16 @@ void tcp_endpoint_fail(struct choir_endpoint *e, enum choir_status status, int s
     tcp_endpoint_disown(e);
     tcp_dial_stop(e);
     const struct choir_transport_host *h = e->t->host;
-    h->failed(h->context, atomic_load(&e->cookie), status, sys_errno, text);
+    if (state == EP_UP)
+        h->failed(h->context, atomic_load(&e->cookie), status, sys_errno, text);
+    else /* never connected: the library asks connected() */
+        tcp_log(e->t, BASE_WARN, "tcp %s", text);
 }
 
 void tcp_endpoint_close(struct choir_endpoint *e)
 {
     struct choir_transport *t = e->t;
+    bool outside = tcp_drive(t); /* upcalls that are running come to their end first */
     tcp_endpoint_unlist(e);
     tcp_endpoint_own(e);
     bool up = atomic_load(&e->state) == EP_UP;
@@ -315,6 +319,8 @@ void tcp_endpoint_close(struct choir_endpoint *e)
     if (flush)
         tcp_send_flush(e);
     tcp_wake(t);
+    if (outside)
+        tcp_drive_end(t);
 }
 
 static bool flushed(const struct choir_endpoint *e, uint64_t now)

@@ -65,7 +65,7 @@ static uint8_t nic_speed(const char *name)
     struct ethtool_cmd c = {.cmd = ETHTOOL_GSET};
     struct ifreq r = {.ifr_data = (void *)&c};
     snprintf(r.ifr_name, sizeof(r.ifr_name), "%s", name);
-    uint32_t mbit = ioctl(fd, SIOCETHTOOL, &r) ? 0 : ethtool_cmd_speed(&c);
+    uint32_t mbit = ioctl(fd, SIOCETHTOOL, &r) ? 0 : (uint32_t)c.speed_hi << 16 | c.speed;
     close(fd);
     uint8_t log2 = 0;
     while (mbit != (uint32_t)SPEED_UNKNOWN && mbit > 1)

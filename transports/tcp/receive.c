@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 
 #define TURN_MOST (2 << 20)         /* bytes of one turn of a slot */
-#define ACK_BYTES (256 << 10)       /* unacknowledged bytes, or ... */
+#define ACK_BYTES (1 << 20)         /* unacknowledged bytes, or ... */
 #define ACK_CHUNKS (TCP_WINDOW / 4) /* ... chunks: tell the sender unasked */
 #define ERRORS_MOST 3
 
@@ -82,13 +82,14 @@ static int begin(struct tcp_slot *s)
     bool bye = (x->header.prefix.flags & TCP_BYE) != 0;
     if (!b->offset) {
         const struct choir_transport_host *h = e->t->host;
-        e->begin_frame = b->frame;
         e->begin_where = b->frame.bytes && atomic_load(&e->state) == EP_UP
                              ? h->place(h->context, atomic_load(&e->cookie), &b->frame)
                              : NULL;
     }
     x->where = e->begin_where ? e->begin_where + b->offset : NULL;
     *order_at(e, b->seq) = (struct tcp_order){b->frame, e->begin_where, false, last, bye};
+    if (!b->offset && !last)
+        e->begin_frame = b->frame;
     e->begin_offset = last ? 0 : b->offset + x->header.prefix.bytes;
     e->begin++;
     x->begun = true;

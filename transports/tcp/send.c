@@ -96,51 +96,37 @@ static void item_done(struct choir_endpoint *e, struct tcp_item *i, int32_t done
     i->request = NULL;
 }
 
-static bool writable(const struct choir_endpoint *e)
-{
-    for (uint32_t i = 0; i < e->slot_count; i++) {
-        const struct tcp_slot *s = e->slot[i];
-        const struct tcp_tx *x = &s->tx;
-        if (s->source.fd < 0 || x->blocked || x->broken)
-            continue;
-        if (x->pend_at < x->pend_bytes || x->seal_at < x->seal_bytes || x->next < x->end ||
-            x->ack_due || x->solicit ||
-            (e->item_next < e->item_tail && x->end - x->acked < TCP_WINDOW))
-            return true;
-    }
-    return false;
-}
-
-/* Writes until nothing is left or every slot is blocked. What other threads queue meanwhile is written too: they
- * saw `owned` under the lock, and it is cleared under the lock only when nothing is writable. */
+/* Writes until nothing is left or every slot is blocked; called with the lock, returns without. What other threads
+ * queue meanwhile is written too: they saw `owned`, and it is cleared only after a pass over all slots that found nothing
+ * and never let go of the lock. */
 static void write_owned(struct choir_endpoint *e)
 {
-    for (e->written = 0;;) {
+    bool wrote = true;
+    e->owned = true;
+    e->written = 0;
+    while (wrote) {
+        wrote = false;
         uint32_t first = e->turn;
-        for (uint32_t i = 0; i < e->slot_count; i++) {
-            struct tcp_slot *s = e->slot[(first + i) % e->slot_count];
-            if (s->source.fd >= 0)
-                tcp_write_slot(s);
-        }
-        tcp_acquire(&e->lock);
-        bool more = writable(e);
-        if (!more)
-            e->owned = false;
-        tcp_release(&e->lock);
-        if (!more)
-            return;
+        for (uint32_t i = 0; i < e->slot_count; i++)
+            wrote |= tcp_write_slot(e->slot[(first + i) % e->slot_count]);
     }
+    e->owned = false;
+    tcp_release(&e->lock);
+}
+
+/* With the lock, which it gives back. */
+static void flush(struct choir_endpoint *e)
+{
+    if (e->owned || !e->up_count)
+        tcp_release(&e->lock);
+    else
+        write_owned(e);
 }
 
 void tcp_send_flush(struct choir_endpoint *e)
 {
     tcp_acquire(&e->lock);
-    bool mine = !e->owned && writable(e);
-    if (mine)
-        e->owned = true;
-    tcp_release(&e->lock);
-    if (mine)
-        write_owned(e);
+    flush(e);
 }
 
 enum choir_status tcp_send_frame(struct choir_endpoint *e, const struct choir_frame *frame,
@@ -151,7 +137,7 @@ enum choir_status tcp_send_frame(struct choir_endpoint *e, const struct choir_fr
                          CHOIR_FRAME_MOST);
     if (request)
         atomic_store_explicit(&request->done, 0, memory_order_relaxed);
-    bool lent = false, mine = false;
+    bool lent = false;
     enum choir_status status = CHOIR_OK;
     tcp_acquire(&e->lock);
     int state = atomic_load(&e->state);
@@ -171,13 +157,8 @@ enum choir_status tcp_send_frame(struct choir_endpoint *e, const struct choir_fr
             status = CHOIR_ERR_NO_MEMORY;
         else
             e->item_tail++;
-        mine = !e->owned && e->up_count;
-        if (mine)
-            e->owned = true;
     }
-    tcp_release(&e->lock);
-    if (mine)
-        write_owned(e);
+    flush(e);
     return status == CHOIR_OK && lent ? CHOIR_IN_PROGRESS : status;
 }
 
@@ -203,33 +184,30 @@ bool tcp_send_acked(struct tcp_slot *s, uint64_t ack)
 {
     struct choir_endpoint *e = s->e;
     struct tcp_tx *x = &s->tx;
+    if (ack == x->heard) /* only this thread changes it */
+        return true;
     tcp_acquire(&e->lock);
-    bool valid = ack >= x->heard && ack <= x->end, mine = false;
-    if (valid && ack > x->heard) {
+    bool valid = ack >= x->heard && ack <= x->end;
+    bool full = x->end - x->acked == TCP_WINDOW;
+    if (valid) {
         x->heard = ack;
         tcp_send_retire(s);
-        mine =
-            !e->owned && e->item_next < e->item_tail && writable(e); /* the window had been full */
-        if (mine)
-            e->owned = true;
     }
-    tcp_release(&e->lock);
-    if (mine)
-        write_owned(e);
+    if (full)
+        flush(e);
+    else
+        tcp_release(&e->lock);
     return valid;
 }
 
 void tcp_send_ack(struct tcp_slot *s)
 {
-    struct choir_endpoint *e = s->e;
-    tcp_acquire(&e->lock);
+    tcp_acquire(&s->e->lock);
     s->tx.ack_due = s->tx.told < atomic_load(&s->got);
-    bool mine = s->tx.ack_due && !e->owned && writable(e);
-    if (mine)
-        e->owned = true;
-    tcp_release(&e->lock);
-    if (mine)
-        write_owned(e);
+    if (s->tx.ack_due)
+        flush(s->e);
+    else
+        tcp_release(&s->e->lock);
 }
 
 /* --- resuming and ending (the caller owns e) --------------------------------------------------------------- */

@@ -16,7 +16,7 @@
 
 #define LOG_LINES 20          /* of one kind of trouble ... */
 #define LOG_NS 10000000000ull /* ... in so long */
-#define LOOK_EVERY 32         /* calls between looks at everything while polling hot slots */
+#define LOOK_EVERY 128        /* calls between looks at everything while polling hot slots */
 #define EVENTS 64
 
 /* --- small services ------------------------------------------------------------------------------------- */
@@ -92,6 +92,23 @@ void tcp_timed(struct choir_transport *t)
 {
     if (!t->timed)
         timer_set(t, TCP_TICK_NS);
+}
+
+static _Thread_local char myself;
+
+bool tcp_drive(struct choir_transport *t)
+{
+    if (atomic_load_explicit(&t->driver, memory_order_relaxed) == &myself)
+        return false;
+    tcp_acquire(&t->drive);
+    atomic_store_explicit(&t->driver, &myself, memory_order_relaxed);
+    return true;
+}
+
+void tcp_drive_end(struct choir_transport *t)
+{
+    atomic_store_explicit(&t->driver, NULL, memory_order_relaxed);
+    tcp_release(&t->drive);
 }
 
 /* --- probe, open, close ----------------------------------------------------------------------------------- */
@@ -356,16 +373,22 @@ static uint32_t look(struct choir_transport *t)
 static uint32_t progress(struct choir_transport *t)
 {
     uint32_t events = 0;
-    bool hot = t->up_count && t->up_count <= TCP_HOT &&
+    bool outside = tcp_drive(t);
+    bool hot = t->up_count && t->up_count <= TCP_HOT && !t->timed &&
                !atomic_load_explicit(&t->blocked, memory_order_relaxed);
     for (uint32_t i = 0; hot && i < t->up_count; i++)
         events += tcp_receive_slot(t->up[i]);
-    if (!hot || ++t->round % LOOK_EVERY == 0 ||
-        atomic_load_explicit(&t->todo, memory_order_relaxed))
+    t->round += events ? LOOK_EVERY / 8 : 1; /* calls that found something may be far apart */
+    if (!hot || t->round >= LOOK_EVERY || atomic_load_explicit(&t->todo, memory_order_relaxed)) {
+        t->round = 0;
         events += look(t);
+    }
     if (t->owed)
         tcp_receive_settle(t);
-    trash_empty(t);
+    if (outside) { /* not while an event further up the stack may still name it */
+        trash_empty(t);
+        tcp_drive_end(t);
+    }
     return events;
 }
 
@@ -373,9 +396,12 @@ static uint32_t progress(struct choir_transport *t)
 static void service(void *arg)
 {
     struct choir_transport *t = arg;
+    if (!tcp_drive(t))
+        return;
     look(t);
     tcp_receive_settle(t);
     trash_empty(t);
+    tcp_drive_end(t);
 }
 
 /* --- close ------------------------------------------------------------------------------------------------------ */
@@ -395,6 +421,7 @@ static void close_transport(struct choir_transport *t)
     }
     if (t->host->watch)
         t->host->watch(t->host->context, t->poll, 0, NULL, NULL);
+    tcp_drive(t);
     todo(t);
     endpoints_close(t);
     uint64_t end = base_now_ns() + TCP_GOODBYE_NS;

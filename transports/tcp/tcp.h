@@ -306,8 +306,10 @@ struct choir_transport {
     bool insecure, encrypt, timed, accepting;
     uint64_t host_hash;
     uint32_t round;
+    tcp_lock drive;               /* held inside progress(), by: */
+    _Atomic(const char *) driver; /* the address of a variable of that thread */
 
-    tcp_lock lock; /* bucket, fresh */
+    tcp_lock lock; /* bucket, fresh, closing */
     struct choir_endpoint *bucket[TCP_BUCKETS];
     struct choir_endpoint
         *fresh;            /* connect()ed, by next_dialing; the progress thread begins the dial */
@@ -327,6 +329,9 @@ struct choir_transport {
 };
 
 /* tcp.c */
+/* To be the one thread inside progress(): false if the caller is it already (an upcall), true: end it again. */
+bool tcp_drive(struct choir_transport *t);
+void tcp_drive_end(struct choir_transport *t);
 void tcp_log(struct choir_transport *t, enum base_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 bool tcp_watch(struct choir_transport *t, struct tcp_source *s, uint32_t interest);
@@ -394,7 +399,8 @@ void tcp_send_abandon(struct choir_endpoint *e,
 bool tcp_send_goodbye(struct choir_endpoint *e);
 
 /* write.c */
-void tcp_write_slot(struct tcp_slot *s); /* e is owned */
+bool tcp_write_slot(
+    struct tcp_slot *s); /* e is owned and locked; false: nothing was to be written */
 void tcp_write_ready(struct tcp_slot *s);
 void tcp_write_unblock(struct tcp_slot *s); /* e->lock is held */
 

@@ -11,18 +11,25 @@
 #include <sys/socket.h>
 
 #define VECTORS 32
+#define RECORDS 32        /* in one system call */
+#define FLAT_PAYLOAD 1024 /* payloads up to here are put behind their header */
+#define FLAT (RECORDS * 96 + 6 * FLAT_PAYLOAD)
 #define WRITE_MOST (1 << 20) /* bytes of one system call */
 #define TURN_MOST (4 << 20)  /* bytes of one turn; then it is progress()'s */
 #define WANT_EVERY (256 << 10)
+#define FLAT_ROOM (sizeof(struct tcp_header) + FLAT_PAYLOAD + 16)
 #define SEAL_ROOM (TCP_HEADER_MOST + TCP_SEGMENT + 4096)
 
+/* What one system call writes. Headers lie in `flat`, small payloads right behind theirs, so that small frames are
+ * one vector. */
 struct batch {
     struct iovec v[VECTORS];
-    struct tcp_header header[VECTORS / 2];
     size_t bytes;
     int vectors;
-    uint32_t headers;
+    uint32_t flat_bytes, header_count;
+    uint16_t header_at[RECORDS]; /* in flat */
     uint64_t got;
+    _Alignas(16) char flat[FLAT];
 };
 
 static struct tcp_item *item_of(struct tcp_slot *s, uint64_t record)
@@ -79,10 +86,14 @@ static void header_make(struct tcp_slot *s, uint64_t record, uint64_t got, struc
 
 static void add(struct batch *b, const void *data, size_t bytes)
 {
-    if (bytes) {
+    if (!bytes)
+        return;
+    struct iovec *last = &b->v[b->vectors - (b->vectors > 0)];
+    if (b->vectors && (const char *)last->iov_base + last->iov_len == (const char *)data)
+        last->iov_len += bytes;
+    else
         b->v[b->vectors++] = (struct iovec){(void *)(uintptr_t)data, bytes};
-        b->bytes += bytes;
-    }
+    b->bytes += bytes;
 }
 
 static void add_payload(struct tcp_slot *s, struct batch *b, uint64_t record, uint32_t from)
@@ -90,6 +101,30 @@ static void add_payload(struct tcp_slot *s, struct batch *b, uint64_t record, ui
     const struct tcp_record *r = &s->tx.record[record % TCP_WINDOW];
     add(b, item_of(s, record)->payload + r->offset + from,
         base_min((size_t)(r->bytes - from), (size_t)WRITE_MOST));
+}
+
+static void add_record(struct tcp_slot *s, struct batch *b, uint64_t record)
+{
+    uint32_t bytes = s->tx.record[record % TCP_WINDOW].bytes;
+    char *at = b->flat + b->flat_bytes;
+    header_make(s, record, b->got, (struct tcp_header *)(void *)at);
+    b->header_at[b->header_count++] = (uint16_t)b->flat_bytes;
+    bool flat = bytes <= FLAT_PAYLOAD && b->flat_bytes + FLAT_ROOM <= FLAT;
+    if (flat && bytes)
+        memcpy(at + sizeof(struct tcp_header),
+               item_of(s, record)->payload + s->tx.record[record % TCP_WINDOW].offset, bytes);
+    uint32_t here = (uint32_t)sizeof(struct tcp_header) + (flat ? bytes : 0);
+    add(b, at, here);
+    b->flat_bytes += (here + 15) & ~15u;
+    if (!flat)
+        add_payload(s, b, record, 0);
+}
+
+static bool has_room(const struct tcp_slot *s, const struct batch *b)
+{
+    return b->vectors + 2 <= VECTORS && b->header_count < RECORDS &&
+           b->flat_bytes + sizeof(struct tcp_header) <= FLAT &&
+           b->bytes < (s->e->slot_count > 1 ? TCP_CUT : WRITE_MOST);
 }
 
 static struct tcp_prefix ack_make(struct tcp_slot *s, uint64_t got)
@@ -104,19 +139,12 @@ static struct tcp_prefix ack_make(struct tcp_slot *s, uint64_t got)
 static void gather(struct tcp_slot *s, struct batch *b)
 {
     struct tcp_tx *x = &s->tx;
-    size_t most = s->e->slot_count > 1 ? TCP_CUT : WRITE_MOST;
     uint64_t r = x->next;
-    b->got = atomic_load_explicit(&s->got, memory_order_relaxed);
     add(b, x->pend + x->pend_at, x->pend_bytes - x->pend_at);
     if (x->header_done)
         add_payload(s, b, r++, x->payload_done);
-    while (b->vectors + 2 <= VECTORS && b->headers < VECTORS / 2 && b->bytes < most &&
-           (r < x->end || take(s)) && !sealed(s, r)) {
-        struct tcp_header *h = &b->header[b->headers++];
-        header_make(s, r, b->got, h);
-        add(b, h, sizeof(*h));
-        add_payload(s, b, r++, 0);
-    }
+    while (has_room(s, b) && (r < x->end || take(s)) && !sealed(s, r))
+        add_record(s, b, r++);
     if (!b->vectors && r == x->end && (x->ack_due || x->solicit)) {
         struct tcp_prefix p = ack_make(s, b->got);
         memcpy(x->pend, &p, sizeof(p));
@@ -142,11 +170,11 @@ static void account(struct tcp_slot *s, const struct batch *b, size_t n)
             x->next++;
             x->header_done = false, x->payload_done = 0;
         } else {
-            if (!n || h == b->headers)
+            if (!n || h == b->header_count)
                 break;
-            k = base_min(n, sizeof(b->header[0]));
-            x->pend_bytes = (uint32_t)(sizeof(b->header[0]) - k), x->pend_at = 0;
-            memcpy(x->pend, (const char *)&b->header[h++] + k, x->pend_bytes);
+            k = base_min(n, sizeof(struct tcp_header));
+            x->pend_bytes = (uint32_t)(sizeof(struct tcp_header) - k), x->pend_at = 0;
+            memcpy(x->pend, b->flat + b->header_at[h++] + k, x->pend_bytes);
             x->header_done = true, n -= k;
             x->told = b->got;
             x->ack_due &= b->got != atomic_load_explicit(&s->got, memory_order_relaxed);
@@ -295,50 +323,53 @@ static ssize_t put(int fd, struct batch *b)
     return sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* The batch, or false: nothing to write. */
+/* false: nothing to write, found so without letting go of the lock. */
 static bool fill(struct tcp_slot *s, struct batch *b, bool *seal)
 {
     struct tcp_tx *x = &s->tx;
-    tcp_acquire(&s->e->lock);
-    bool idle = x->blocked || x->broken;
-    b->bytes = 0, b->vectors = 0, b->headers = 0;
-    *seal = s->seal_all || x->seal_at < x->seal_bytes;
-    if (!idle && !*seal) {
+    if (x->blocked || x->broken || s->source.fd < 0)
+        return false;
+    b->bytes = 0, b->vectors = 0, b->flat_bytes = 0, b->header_count = 0;
+    b->got = atomic_load_explicit(&s->got, memory_order_relaxed);
+    *seal = x->seal_at < x->seal_bytes ||
+            (s->seal_all && (x->next < x->end || take(s) || x->ack_due || x->solicit));
+    if (!*seal && !s->seal_all) {
         gather(s, b);
         *seal = !b->vectors && x->next < x->end;
     }
-    tcp_release(&s->e->lock);
-    if (!idle && *seal)
-        seal_gather(s, b);
-    return b->vectors != 0;
+    return *seal || b->vectors;
 }
 
-void tcp_write_slot(struct tcp_slot *s)
+bool tcp_write_slot(struct tcp_slot *s)
 {
     struct choir_endpoint *e = s->e;
     struct batch b;
-    bool seal;
+    bool seal, wrote = false;
     size_t here = 0;
-    while (fill(s, &b, &seal)) {
-        ssize_t n = put(s->source.fd, &b);
+    while (!(e->slot_count > 1 && here >= TCP_CUT / 4) && fill(s, &b, &seal)) {
+        wrote = true;
+        tcp_release(&e->lock);
+        if (seal)
+            seal_gather(s, &b);
+        ssize_t n = b.vectors ? put(s->source.fd, &b) : 0;
         bool again = n < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOBUFS);
         tcp_acquire(&e->lock);
-        if (n > 0 && seal)
-            seal_account(s, (size_t)n);
-        else if (n > 0)
-            account(s, &b, (size_t)n);
+        if (n > 0) {
+            here += (size_t)n;
+            e->written += (size_t)n;
+            if (seal)
+                seal_account(s, (size_t)n);
+            else
+                account(s, &b, (size_t)n);
+        }
         if (s->tx.heard > s->tx.acked)
             tcp_send_retire(s);
-        here += n > 0 ? (size_t)n : 0;
-        e->written += n > 0 ? (size_t)n : 0;
         if (n < 0 && !again)
             s->tx.broken = true; /* progress() finds out why */
         else if (again || (size_t)n < b.bytes || e->written >= TURN_MOST)
             block(s);
-        tcp_release(&e->lock);
-        if (e->slot_count > 1 && here >= TCP_CUT / 4) {
-            e->turn = s->index + 1;
-            return;
-        }
     }
+    if (here >= TCP_CUT / 4)
+        e->turn = s->index + 1;
+    return wrote;
 }
