@@ -24,7 +24,7 @@ static int option(int fd, int level, int name, int value)
     return setsockopt(fd, level, name, &value, sizeof(value));
 }
 
-/* Buffers are left to the kernel's autotuning: fixed ones were slower or equal wherever measured (README). */
+/* Buffers are left to the kernel's autotuning. */
 void tcp_net_tune(int fd)
 {
     option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
