@@ -139,8 +139,10 @@ void conn_tell_all(struct server *s, uint64_t now_ns)
 static bool is_own(const struct join_message *m)
 {
     char host[FRAME_HOST_BYTES] = "";
+    if (m->pid != (uint32_t)getpid())
+        return false;
     gethostname(host, sizeof(host) - 1);
-    return m->pid == (uint32_t)getpid() && !strcmp(m->host, host);
+    return !strcmp(m->host, host);
 }
 
 /* A rank whose first connection is still in the list comes on a second one: the first is dead, we just don't know. */
@@ -217,7 +219,9 @@ void conn_event(struct server *s, struct conn *c, uint64_t now_ns)
         else
             take_frame(s, c, type, body, bytes, now_ns);
     } else if (c->phase == CONN_WAITING) {
-        roster_leave(&s->roster, c->rank, now_ns + SERVER_RETURN_NS);
+        bool busy = s->deaf || s->parked || s->unproven > SERVER_BUSY;
+        roster_leave(&s->roster, c->rank,
+                     now_ns + (busy ? SERVER_BUSY_RETURN_NS : SERVER_RETURN_NS));
         hang_up(s, c);
     } else { /* CLOSING: the end of the connection is what we wait for */
         if (st == CHOIR_ERR_PEER_DEAD && c->joined)
@@ -241,15 +245,22 @@ void conn_expire(struct server *s, uint64_t now_ns)
 static bool park(struct server *s, uint64_t now_ns)
 {
     uint32_t n = 0;
+    /* The more are out there, the later each returns, or their knocking would leave no time for anything else. */
+    uint32_t ms = SERVER_PARK_MS + s->roster.away / SERVER_RETURNS_PER_MS;
+    s->park_ns = ms * UINT64_C(1000000);
     for (; n < 64 && s->waiting.first; n++) {
         struct conn *c = s->waiting.first;
-        put32(s->body, SERVER_PARK_MS);
+        put32(s->body, ms);
         (void)!channel_send(&c->channel, FRAME_PARK, s->body, 4);
-        roster_leave(&s->roster, c->rank, now_ns + SERVER_PARK_MS * 1000000u + SERVER_CONN_NS);
+        roster_leave(&s->roster, c->rank, now_ns + s->park_ns + SERVER_BUSY_RETURN_NS);
         hang_up(s, c);
     }
-    if (n)
-        base_log(BASE_DEBUG, -1, "rendezvous out of descriptors, parked %u ranks", n);
+    if (n && !s->parked)
+        base_log(
+            BASE_WARN, -1,
+            "rendezvous of %u ranks has too few descriptors (raise ulimit -Hn): it will be slow",
+            s->roster.size);
+    s->parked |= n > 0;
     return n;
 }
 
@@ -261,31 +272,57 @@ static struct conn *oldest_unproven(struct server *s)
     return c;
 }
 
+/* Descriptors, or the patience for the unproven, have run out: the queue of the listening sockets is to wait. */
+static void stop_accepting(struct server *s, uint64_t until_ns)
+{
+    s->accept_after_ns = until_ns;
+    server_watch_listeners(s, false);
+}
+
+static bool silent_for_long(const struct conn *c, uint64_t now_ns)
+{
+    return c && c->deadline_ns - SERVER_CONN_NS + SERVER_SILENT_NS <= now_ns;
+}
+
 /* accept said that there are no descriptors. */
 static void make_room(struct server *s, uint64_t now_ns)
 {
-    struct conn *c = oldest_unproven(s);
+    struct conn *old = oldest_unproven(s);
     if (park(s, now_ns))
         return;
-    if (c)
-        drop(s, c, "no descriptors left, and it had proved nothing yet", now_ns);
-    s->accept_after_ns = now_ns + 50000000u; /* or level-triggered events would spin */
+    if (silent_for_long(old, now_ns))
+        drop(s, old, "no descriptors left, and it had proved nothing", now_ns);
+    stop_accepting(s, now_ns + 20000000u);
+}
+
+/*
+ * A hundred thousand ranks may knock at once. They are let in as fast as they are dealt with: were the oldest dropped for each
+ * newcomer, all would come again and none would get through. Only what has been silent for long makes room.
+ */
+static bool room_for_one(struct server *s, uint64_t now_ns)
+{
+    if (s->unproven < SERVER_UNPROVEN_MOST)
+        return true;
+    struct conn *old = oldest_unproven(s);
+    if (silent_for_long(old, now_ns)) {
+        drop(s, old, "it proved nothing while others waited", now_ns);
+        return true;
+    }
+    stop_accepting(s, now_ns + 5000000u);
+    return false;
 }
 
 static void welcome(struct server *s, int fd, const struct sockaddr_storage *from, uint64_t now_ns)
 {
-    struct conn *c = calloc(1, sizeof(*c)), *old;
+    struct conn *c = calloc(1, sizeof(*c));
     if (!c || !address_from_socket((const struct sockaddr *)from, &c->from, &c->port) ||
         channel_init(&c->channel, fd, true, s->secret, FRAME_JOIN_MOST)) {
         free(c);
         close(fd);
         return;
     }
-    socket_tune(fd);
     if (s->insecure && !knob_int(KNOB_INSECURE) && !peer_is_same_user(fd))
         c->channel.refuse = CHANNEL_NOT_LOCAL;
-    if (s->unproven >= SERVER_UNPROVEN_MOST && (old = oldest_unproven(s)))
-        drop(s, old, "too many connections that proved nothing", now_ns);
     s->unproven++; /* move() takes it back when the phase changes */
     c->phase = CONN_NEW;
     c->deadline_ns = now_ns + SERVER_CONN_NS;
@@ -298,7 +335,7 @@ static void welcome(struct server *s, int fd, const struct sockaddr_storage *fro
 
 void conn_accept(struct server *s, int listener, uint64_t now_ns)
 {
-    for (int i = 0; i < 256 && now_ns >= s->accept_after_ns; i++) {
+    for (int i = 0; i < 64 && now_ns >= s->accept_after_ns && room_for_one(s, now_ns); i++) {
         struct sockaddr_storage from;
         socklen_t length = sizeof(from);
         int fd = accept4(listener, (struct sockaddr *)&from, &length, SOCK_CLOEXEC | SOCK_NONBLOCK);

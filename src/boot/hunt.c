@@ -15,9 +15,11 @@
 
 #define STAGGER_NS                                                                                 \
     200000000u /* how long one address is waited for before the next is tried beside it */
-#define CONNECT_NS 4000000000u   /* covers two lost SYNs */
-#define HANDSHAKE_NS 8000000000u /* a server that 100,000 ranks ask at once needs seconds */
-#define ROUND_FIRST_NS 20000000u /* pause after all addresses have failed; doubles */
+#define CONNECT_NS 4000000000u /* covers two lost SYNs */
+#define ANSWER_NS                                                                                  \
+    2000000000u /* the same, once it has accepted the connection: a busy server is not asked twice */
+#define HANDSHAKE_NS 20000000000u /* a server that 100,000 ranks ask at once needs seconds */
+#define ROUND_FIRST_NS 20000000u  /* pause after all addresses have failed; doubles */
 #define ROUND_MOST_NS 500000000u
 #define GONE_NS 2000000000u /* refused everywhere so long, though it listened once: it is gone */
 #define REFUSED_LATE_NS 10000000000u
@@ -95,6 +97,7 @@ static void slot_connect(struct boot_join *j, struct join_slot *slot, uint64_t n
         int fd = slot->fd;
         slot->phase = SLOT_HANDSHAKE;
         slot->started_ns = now;
+        j->next_ns = now + ANSWER_NS;
         if (channel_init(&slot->channel, fd, false, j->id.secret, FRAME_WELCOME_MOST))
             slot_failed(j, slot, ENOMEM, NULL, 0);
     } else if (now - slot->started_ns > CONNECT_NS) {
@@ -283,7 +286,8 @@ uint32_t hunt_poll(const struct boot_join *j, struct pollfd p[JOIN_SLOTS], uint6
         bool out = slot->phase == SLOT_CONNECTING || channel_wants_write(&slot->channel);
         p[n].fd = slot->phase == SLOT_CONNECTING ? slot->fd : slot->channel.fd;
         p[n++].events = out ? POLLOUT : POLLIN;
-        *wake_ns = base_min(*wake_ns, slot->started_ns + CONNECT_NS);
+        uint64_t patience = slot->phase == SLOT_CONNECTING ? CONNECT_NS : HANDSHAKE_NS;
+        *wake_ns = base_min(*wake_ns, slot->started_ns + patience);
     }
     if (j->cursor < j->targets && n < JOIN_SLOTS)
         *wake_ns = base_min(*wake_ns, j->next_ns);

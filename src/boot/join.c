@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #define VERDICT_NS 150000000u /* after the deadline, for the server to say who is missing */
+#define SPREAD_FROM 2048
+#define SPREAD_NS 25000u /* a rank each */
 #define USED_MOST 256
 
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -295,6 +297,10 @@ enum choir_status boot_join_start(const struct choir_id *id, uint32_t rank, uint
     }
     if (bytes)
         memcpy(j->blob, address, bytes);
+    /* Ranks of a large job start together. A server's queue of connections (net.core.somaxconn, 4096) takes no more, and what it
+     * drops comes again after seconds, so they knock no faster than it can answer. */
+    if (size > SPREAD_FROM)
+        j->next_ns = j->begun_ns + randombytes_uniform(size) * (uint64_t)SPREAD_NS;
     *join = j;
     return CHOIR_OK;
 }

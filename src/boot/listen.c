@@ -19,6 +19,16 @@
     4096 /* the kernel clips it to net.core.somaxconn; a full one delays joiners, it loses none */
 #define SYSTEM_PORT_TRIES 16
 
+void socket_tune(int fd)
+{
+    int on = 1, idle = 10, interval = 5, probes = 3;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
+}
+
 static int open_one(const struct address *a, uint16_t port, int *error)
 {
     struct sockaddr_storage to;
@@ -30,6 +40,7 @@ static int open_one(const struct address *a, uint16_t port, int *error)
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
     if (a->family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+    socket_tune(fd); /* Linux hands these options on to the sockets that accept returns */
     if (bind(fd, (struct sockaddr *)&to, length) || listen(fd, BACKLOG))
         goto err;
     return fd;
@@ -140,16 +151,6 @@ enum choir_status listen_ports_knobs(struct listen_ports *ports)
     ports->shuffle = true;
     ports->source = "CHOIR_PORT_RANGE";
     return CHOIR_OK;
-}
-
-void socket_tune(int fd)
-{
-    int on = 1, idle = 10, interval = 5, probes = 3;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
 }
 
 /* The peer's socket is the one whose source is our peer address and whose destination is ours. */

@@ -69,10 +69,21 @@ static void log_late(struct server *s)
     s->late_ns = 0;
 }
 
+void server_watch_listeners(struct server *s, bool on)
+{
+    s->deaf = !on;
+    for (uint32_t i = 0; i < s->listeners.count; i++) {
+        struct epoll_event e = {.events = on ? EPOLLIN : 0, .data.ptr = &s->listeners.fd[i]};
+        epoll_ctl(s->epoll, EPOLL_CTL_MOD, s->listeners.fd[i], &e);
+    }
+}
+
 /* Everything that time does. */
 static void timers(struct server *s, uint64_t now)
 {
     conn_expire(s, now);
+    if (s->deaf && now >= s->accept_after_ns)
+        server_watch_listeners(s, true);
     if (s->roster.size && !s->sized) {
         s->sized = true;
         s->end_ns = UINT64_MAX; /* from now on the roster's deadline decides */
@@ -97,7 +108,8 @@ static void stop_listening(struct server *s)
 /* Answers all once the roster has ended, and sets how long the server stays for those that still have to hear it. */
 static void conclude(struct server *s, uint64_t now)
 {
-    uint64_t linger = s->roster.complete ? SERVER_LINGER_NS
+    uint64_t back = s->parked ? s->park_ns + SERVER_BUSY_RETURN_NS : 0;
+    uint64_t linger = s->roster.complete ? SERVER_LINGER_NS + back
                       : s->cancelled     ? SERVER_CONN_NS / 50
                                          : (uint64_t)knob_int(KNOB_CREATE_TIMEOUT);
     const struct verdict *v = &s->roster.verdict;
@@ -123,7 +135,7 @@ static int timeout_ms(const struct server *s, uint64_t now)
         next = base_min(next, now + 50000000u);
     if (ended && s->waiting.first)
         next = base_min(next, s->own_ns);
-    if (now < s->accept_after_ns)
+    if (s->deaf)
         next = base_min(next, s->accept_after_ns);
     return next <= now ? 0 : (int)base_min((next - now) / 1000000u + 1, (uint64_t)60000);
 }
@@ -202,7 +214,7 @@ static void after_step(struct server *s, bool *raised)
 static void *run(void *arg)
 {
     struct server *s = arg;
-    struct epoll_event event[64];
+    struct epoll_event event[256];
     int n = 0;
     bool raised = false;
     pthread_setname_np(pthread_self(), "choir-boot");

@@ -17,16 +17,27 @@
 #include "boot/roster.h"
 #include <pthread.h>
 
-#define SERVER_CONN_NS 10000000000u /* to prove oneself, to take an answer, to hang up */
-#define SERVER_RETURN_NS                                                                           \
-    1000000000u             /* a joined rank whose connection broke is dead when not back by then */
-#define SERVER_PARK_MS 500u /* a parked rank comes back after this */
-#define SERVER_LINGER_NS 10000000000u /* after success, for ranks that must ask again */
-#define SERVER_OWN_NS 1000000000u     /* own ranks wait at most so long for the others to be told */
-#define SERVER_LIFE_NS                                                                             \
-    3600000000000u /* an id that nobody uses is forgotten (CHOIR_CREATE_TIMEOUT if longer) */
-#define SERVER_UNPROVEN_MOST                                                                       \
-    1024u /* connections that have proved nothing yet; the oldest makes room */
+/* To prove oneself; to take an answer; to hang up. */
+#define SERVER_CONN_NS 10000000000u
+/* A joined rank whose connection broke is dead when not back by then; the second where a return takes time, because the
+ * server is busy or the rank was parked. */
+#define SERVER_RETURN_NS 1000000000u
+#define SERVER_BUSY_RETURN_NS 30000000000u
+/* A parked rank comes back after this, or later: so many return in a millisecond at most. */
+#define SERVER_PARK_MS 500u
+#define SERVER_RETURNS_PER_MS 4u
+/* The server's stay after success, for ranks that have to ask again. */
+#define SERVER_LINGER_NS 10000000000u
+/* This process's own ranks wait at most so long for the others to be told. */
+#define SERVER_OWN_NS 1000000000u
+/* An id that nobody uses is forgotten (later, if CHOIR_CREATE_TIMEOUT is longer). */
+#define SERVER_LIFE_NS 3600000000000u
+/* With so many connections that have proved nothing yet, the next ones wait until the oldest has proved itself or has been
+ * silent for so long. */
+#define SERVER_UNPROVEN_MOST 8192u
+#define SERVER_SILENT_NS 2000000000u
+/* With more than these the server counts as busy. */
+#define SERVER_BUSY 128u
 
 enum conn_phase {
     CONN_NEW,     /* handshake, and the first frame */
@@ -61,12 +72,14 @@ struct server {
     struct conn_list timed, waiting, dead; /* timed: in the order of their deadlines */
     uint32_t unproven, telling;            /* connections in these phases */
     uint64_t own_ns;                       /* when this process's ranks are told at the latest */
-    uint64_t accept_after_ns;              /* no descriptors: accept nothing before */
+    bool deaf;                /* the listening sockets are not watched until accept_after_ns */
+    uint64_t accept_after_ns; /* no descriptors: accept nothing before */
     uint64_t end_ns, late_ns; /* when to give up; when to log who is missing (0: logged) */
     uint64_t drop_log_ns;
     uint32_t drops;
-    bool sized;        /* somebody has joined */
-    char *remove_path; /* a file that names this server, removed at the end; or NULL */
+    uint64_t park_ns;   /* how long the ranks parked last stay away */
+    bool sized, parked; /* somebody has joined; somebody was parked */
+    char *remove_path;  /* a file that names this server, removed at the end; or NULL */
     uint8_t body[FRAME_WELCOME_MOST];
 };
 
@@ -86,6 +99,7 @@ enum choir_status server_start(const struct server_want *want, struct choir_id *
  * or at its end. */
 enum choir_status server_publish(const unsigned char name[16], const char *from, const char *path);
 bool server_cancel(const unsigned char name[16]);
+void server_watch_listeners(struct server *s, bool on);
 /* Around fork: hold, release, and in the child forget everything. */
 void server_fork_prepare(void);
 void server_fork_parent(void);
