@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The verifier rejects what is wrong: good plans are changed a little, seeded: steps dropped, doubled, swapped, moved; a peer,
- * part, turn, loop or buffer changed; operands exchanged; on one rank or on all alike. Whether a mutant is really bad is
- * decided without the verifier: it is run on the reference interpreter under every binding, many schedules, two slots, in
- * place and out. A mutant that the verifier accepts must come out right in all of these. --long: many more.
+ * The verifier rejects what is wrong: good plans are changed a little, seeded: steps dropped, doubled,
+ * swapped, moved; a peer, part, turn, loop or buffer changed; operands exchanged; on one rank or on all
+ * alike. Whether a mutant is really bad is decided without the verifier: it is run on the reference
+ * interpreter under every binding, many schedules, two slots, in place and out. A mutant that the verifier
+ * accepts must come out right in all of these.
  */
 #include "tests/lib/plans.h"
 #include "plan/builder.h"
@@ -12,7 +13,7 @@
 #define RANKS_MOST 6
 #define STEPS_MOST 4096
 
-static uint32_t mutants_each = 12, runs_each = 3;
+static uint32_t mutants_each, runs_each;
 static uint64_t seed;
 
 static uint32_t pick(uint64_t below)
@@ -20,7 +21,7 @@ static uint32_t pick(uint64_t below)
     return below ? (uint32_t)(base_random(&seed) % below) : 0;
 }
 
-/* --- mutation ------------------------------------------------------------------------------------------------ */
+/* --- mutation ------------------------------------------------------------------------------------ */
 
 /* A plan opened for writing: arrays with room for one step more. */
 struct open_plan {
@@ -190,10 +191,9 @@ static const char *mutate(struct open_plan *o)
     }
 }
 
-/* --- judgement ------------------------------------------------------------------------------------------------- */
+/* --- judgement ----------------------------------------------------------------------------------- */
 
 static uint32_t made, ill_formed, rejected, seen_bad, accepted, same;
-static bool verbose; /* names what was accepted */
 
 /* Runs on memory until something goes wrong; NULL if nothing does. */
 static const char *judge(const struct ranks *r, bool ordered, uint32_t runs)
@@ -208,8 +208,6 @@ static const char *judge(const struct ranks *r, bool ordered, uint32_t runs)
                     wrong = plans_run(r, (enum plans_place)place, PLANS_MATRIX, &run);
                 if (!wrong && r->shape[0].kind == CHOIR_ALL_REDUCE)
                     wrong = plans_run(r, (enum plans_place)place, PLANS_TREE, &run);
-                if (wrong && getenv("DUMP"))
-                    printf("binding %d place %d\n", b, place);
             }
     return wrong;
 }
@@ -276,16 +274,10 @@ static void one(const char *name, enum choir_kind kind, const struct choir_layou
     for (uint32_t q = 0; q < r.n; q++)
         sound &= plan_check(r.plan[q], &r.shape[q]) == CHOIR_OK;
     struct plan_verdict v;
-    const char *wrong;
     if (accepts(&r, ordered, &v)) {
         CHECK(sound);
         accepted++;
-        if (verbose)
-            printf("accepted: %s %s, %u ranks, %s\n", name, plan_kind_name(kind), l->ranks, what);
-        wrong = judge(&r, ordered, runs_each);
-        if (wrong && getenv("DUMP"))
-            for (uint32_t q = 0; q < r.n; q++)
-                plan_dump(r.plan[q], stdout);
+        const char *wrong = judge(&r, ordered, runs_each);
         if (wrong)
             FAIL("accepted: %s %s, %u ranks, count %" PRIu64 ", root %u, slot %u, %s: %s", name,
                  plan_kind_name(kind), l->ranks, count, root, slot, what, wrong);
@@ -322,6 +314,10 @@ static void each_algorithm(bool own)
 static void mutants(void)
 {
     seed = test_seed();
+    static const uint32_t mutants_by_effort[] = {4, 12, 150}, runs_by_effort[] = {1, 3, 8};
+    mutants_each = mutants_by_effort[test_effort()];
+    runs_each = runs_by_effort[test_effort()];
+    test_deadline(test_effort() > 1 ? 1800 : 120);
     base_log_init();
     base_log_level = -1; /* errors are what is asked for */
     plans_register();
@@ -339,17 +335,4 @@ static void mutants(void)
     CHECK_LT(made / 20, rejected);
 }
 
-int main(int argc, char **argv)
-{
-    static const struct test_case cases[] = {TEST(mutants)};
-    for (int i = 1; i < argc; i++)
-        if (!strcmp(argv[i], "--long")) {
-            mutants_each = 200;
-            runs_each = 10;
-            argc = 1;
-        } else if (!strcmp(argv[i], "--verbose")) {
-            verbose = true;
-            argc = 1;
-        }
-    return test_main(argc, argv, cases, base_count(cases));
-}
+TEST_MAIN(TEST(mutants))

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The reference interpreter: the tests' algorithms on memory, every binding, small slots and depths, in place and out. */
+/* The reference interpreter: the tests' algorithms on memory, every binding, small slots and depths, in
+ * place and out. */
 #include "tests/lib/plans.h"
 #include "tests/lib/test.h"
 

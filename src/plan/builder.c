@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * builder.c: the calls by which an algorithm writes its plan. They only note what is said, with the defaults of
- * places filled in; finish.c makes the plan of it and check.c judges it. Errors are sticky.
+ * builder.c: the calls by which an algorithm writes its plan. They only note what is said, with the
+ * defaults of places filled in; finish.c makes the plan of it and check.c judges it. Errors are sticky.
  */
 #include "plan/builder.h"
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * builder.h: what builder.c, splice.c, finish.c, shape.c and plan loaders share: a plan that is still growing.
- * Private to src/plan.
+ * builder.h: what builder.c, splice.c, finish.c, shape.c and plan loaders share: a plan that is still
+ * growing. Private to src/plan.
  */
 #ifndef PLAN_BUILDER_H
 #define PLAN_BUILDER_H
@@ -51,10 +51,12 @@ static inline uint32_t *builder_begins(const struct choir_builder *b)
     return b->begin.data;
 }
 
-/* An empty plan with the default cuts of `shape`, which is copied (what it points to is not). Free it always. */
+/* An empty plan with the default cuts of `shape`, which is copied (what it points to is not). Free it
+ * always. */
 enum choir_status builder_init(struct choir_builder *b, const struct choir_shape *shape);
 void builder_free(struct choir_builder *b);
-/* Notes the first failure: text is about this rank's plan; later ones are ignored. Returns the sticky status. */
+/* Notes the first failure: text is about this rank's plan; later ones are ignored. Returns the sticky
+ * status. */
 enum choir_status builder_fail(struct choir_builder *b, enum choir_status status,
                                const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Finds "name" or "name(args)" and lets it write into b. */

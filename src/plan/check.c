@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * check.c: is one rank's plan well-formed in itself? After it, walking the plan stays inside its arrays, its cuts and the
- * buffers, whatever file or plug-in it came from. Whether ranks fit together is the verifier's question.
+ * check.c: is one rank's plan well-formed in itself? After it, walking the plan stays inside its arrays,
+ * its cuts and the buffers, whatever file or plug-in it came from. Whether ranks fit together is the
+ * verifier's question.
  */
 #include "plan/builder.h"
 #include <stdarg.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * finish.c: from what a builder noted to a plan: places normalised, instances and window chosen, everything packed into
- * one allocation and checked. What is chosen here is wire shape, so it follows only from what all ranks know.
+ * finish.c: from what a builder noted to a plan: places normalised, instances and window chosen, everything
+ * packed into one allocation and checked. What is chosen here is wire shape, so it follows only from what
+ * all ranks know.
  */
 #include "plan/builder.h"
 #include <stdlib.h>
@@ -27,8 +28,9 @@ static void normalise(const struct choir_plan *plan, struct choir_place *place, 
     }
 }
 
-/* The smallest multiple of `programs` for which a computed message of b->computed parts fits one slot and no piece is
- * longer than asked. All ranks know the largest part of these kinds, whatever their own role. */
+/* The smallest multiple of `programs` for which a computed message of b->computed parts fits one slot
+ * and no piece is longer than asked. All ranks know the largest part of these kinds, whatever their own
+ * role. */
 static enum choir_status choose_instances(struct choir_builder *b, struct choir_plan *plan)
 {
     plan->instances = 1;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ranks.c: the shapes and plans of all ranks of one collective. V-forms are given counts that have what goes wrong in
- * practice: zeros, unequal lengths, gaps and blocks out of order.
+ * ranks.c: the shapes and plans of all ranks of one collective. V-forms are given counts that have what
+ * goes wrong in practice: zeros, unequal lengths, gaps and blocks out of order.
  */
 #include "plan/ranks.h"
 #include <stdlib.h>
@@ -83,8 +83,8 @@ static enum choir_status pairs_know(struct ranks *s, uint64_t count, uint64_t se
     return CHOIR_OK;
 }
 
-/* A group: every rank sends to a few others, to some of them twice, and to itself. The m-th send of r to q meets the
- * m-th receive of q from r; calls are in an order of each rank's own. */
+/* A group: every rank sends to a few others, to some of them twice, and to itself. The m-th send of r to
+ * q meets the m-th receive of q from r; calls are in an order of each rank's own. */
 #define CALLS 5
 static enum choir_status groups(struct ranks *s, uint64_t count, uint64_t seed)
 {

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * reference.c: the reference interpreter: runs the plans of all ranks on real memory, one small action after another in a
- * seeded random order. It is the definition of "order of execution" in DESIGN.md, in its plainest form:
+ * reference.c: the reference interpreter: runs the plans of all ranks on real memory, one small action
+ * after another in a seeded random order. It is the definition of "order of execution" in DESIGN.md, in its
+ * plainest form:
  *
- *   A step with message ins goes fragment by fragment: (1) await that fragment of every in, and room for every computed
- *   out; (2) read, combine into staging, release the ins; (3) wait until pending messages under the bytes to be
- *   written have passed; (4) write, and send the computed messages. A step whose only in is local waits (3) for its
- *   local outs, copies, and posts its messages as pendings; a copy onto itself is dropped. An instance ends when its
- *   steps are done and its pendings have passed.
+ *   A step with message ins goes fragment by fragment: (1) await that fragment of every in, and room for
+ *   every computed out; (2) read, combine into staging, release the ins; (3) wait until pending messages
+ *   under the bytes to be written have passed; (4) write, and send the computed messages. A step whose only
+ *   in is local waits (3) for its local outs, copies, and posts its messages as pendings; a copy onto itself
+ *   is dropped. An instance ends when its steps are done and its pendings have passed.
  */
 #include "plan/reference.h"
 #include <stdarg.h>
@@ -277,7 +278,7 @@ static bool message_step(struct ref_run *run, struct ref_lane *lane)
     return true;
 }
 
-/* --- instances and progress ------------------------------------------------------------------------- */
+/* --- instances and progress ---------------------------------------------------------------------- */
 
 static void start(struct ref_run *run, struct ref_lane *lane, uint32_t instance)
 {

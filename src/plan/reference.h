@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * reference.h: what reference.c (ranks, lanes, steps) and reference_wire.c (spans of memory, messages, channels) of the
- * reference interpreter share. Plain rather than fast: engines are held against it.
+ * reference.h: what reference.c (ranks, lanes, steps) and reference_wire.c (spans of memory, messages,
+ * channels) of the reference interpreter share. Plain rather than fast: engines are held against it.
  */
 #ifndef PLAN_REFERENCE_H
 #define PLAN_REFERENCE_H
 
 #include "plan/plan.h"
 
-/* Bytes that are not contiguous; a message or a place of a step. `count` is in elements, as everything here. */
+/* Bytes that are not contiguous; a message or a place of a step. `count` is in elements, as everything
+ * here. */
 struct ref_segment {
     char *at;
     uint64_t count;
@@ -19,8 +20,8 @@ struct ref_span {
     uint64_t count;
 };
 
-/* A message is in its channel until the receiver has taken it, and in its sender's lane as a pending until its source
- * has been read; whoever comes last frees it. */
+/* A message is in its channel until the receiver has taken it, and in its sender's lane as a pending
+ * until its source has been read; whoever comes last frees it. */
 struct ref_message {
     struct ref_message *next; /* in the channel */
     uint32_t instance, holders;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * reference_wire.c: the reference interpreter's memory and messages: which bytes a place names, channels with slots and
- * credits, pending messages that stream through slots, are pulled by the reader or pushed to where they belong.
+ * reference_wire.c: the reference interpreter's memory and messages: which bytes a place names, channels
+ * with slots and credits, pending messages that stream through slots, are pulled by the reader or pushed to
+ * where they belong.
  */
 #include "plan/reference.h"
 #include <stdlib.h>
@@ -189,7 +190,7 @@ bool ref_room(const struct ref_run *run, const struct ref_channel *c)
     return c->slots_used < run->depth;
 }
 
-/* --- pushing ---------------------------------------------------------------------------------------- */
+/* --- pushing ------------------------------------------------------------------------------------- */
 
 /* Does the step at `cursor` touch bytes of `place`? */
 static bool touches(struct ref_run *run, const struct ref_lane *lane,
@@ -218,8 +219,8 @@ static bool receives(const struct choir_plan *plan, const struct plan_cursor *cu
     return false;
 }
 
-/* The step whose only in is this message, `skip` receives from the channel's source ahead, if everything before it
- * leaves its first destination alone. */
+/* The step whose only in is this message, `skip` receives from the channel's source ahead, if everything
+ * before it leaves its first destination alone. */
 static bool find_place(struct ref_run *run, const struct ref_lane *to, uint32_t src, uint32_t skip,
                        struct ref_span *place)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * registry.c: which algorithms there are: the built-in list (algorithms/list.c), then those of the shared objects named
- * in CHOIR_ALGO_PLUGINS or loaded by hand. Entries are never removed: plans and tables keep pointers to them.
+ * registry.c: which algorithms there are: the built-in list (algorithms/list.c), then those of the shared
+ * objects named in CHOIR_ALGO_PLUGINS or loaded by hand. Entries are never removed: plans and tables keep
+ * pointers to them.
  */
 #include "base/knob.h"
 #include "plan/plan.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * shape.c: layouts of ranks on hosts, and what the buffers of a collective hold (the table at enum choir_kind):
- * presence, blocks, extents, legal aliasing. Nothing here knows plans.
+ * shape.c: layouts of ranks on hosts, and what the buffers of a collective hold (the table at enum
+ * choir_kind): presence, blocks, extents, legal aliasing. Nothing here knows plans.
  */
 #include "plan/builder.h"
 #include <stdlib.h>
@@ -113,7 +113,8 @@ struct choir_layout *plan_layout_create(uint32_t ranks, const uint64_t *host_key
             lowest = (uint32_t)pair[2 * i + 1];
         w.host_of[pair[2 * i + 1]] = lowest;
     }
-    /* ... and hosts are numbered in the order of these; w.begin[h] counts members, then becomes their start. */
+    /* ... and hosts are numbered in the order of these; w.begin[h] counts members, then becomes their
+     * start. */
     memset(w.begin, 0, ((size_t)ranks + 1) * sizeof(*w.begin));
     for (uint32_t r = 0; r < ranks; r++) {
         uint32_t h = w.host_of[r] == r ? l->hosts++ : w.host_of[w.host_of[r]];

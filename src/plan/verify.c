@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * verify.c: plan_verify: do the plans of all ranks compute the collective, on every schedule? First what can be seen
- * without running: each plan well-formed (check.c), all of one wire shape, cuts that cover the buffers and share bytes
- * only where they are identical. Then runs on symbols (verify_run.c).
+ * verify.c: plan_verify: do the plans of all ranks compute the collective, on every schedule? First what
+ * can be seen without running: each plan well-formed (check.c), all of one wire shape, cuts that cover the
+ * buffers and share bytes only where they are identical. Then runs on symbols (verify_run.c).
  */
 #include "plan/verify.h"
 #include <stdarg.h>
@@ -20,7 +20,7 @@ __attribute__((format(printf, 3, 4))) static bool reject(struct plan_verdict *v,
     return false;
 }
 
-/* --- cuts ------------------------------------------------------------------------------------------------ */
+/* --- cuts ---------------------------------------------------------------------------------------- */
 
 static bool same_cut(const struct choir_cut *a, const struct choir_cut *b, bool offsets)
 {
@@ -147,20 +147,17 @@ static bool check_op(struct verify_op *op, uint32_t n, struct plan_verdict *verd
             return false;
     }
     const struct choir_plan *p = op->plan[0];
-    /* Lanes are independent of each other and alike but for their program: one per program is run, and in it every
-     * program that may follow. */
+    /* Lanes are independent of each other and alike but for their program: one per program is run, and
+     * in it every program that may follow. */
     op->lanes = base_min(p->window, p->programs);
     op->limit = base_min(p->instances, p->window + p->programs);
     return true;
 }
 
-/* --- runs -------------------------------------------------------------------------------------------------- */
+/* --- runs ---------------------------------------------------------------------------------------- */
 
-static const struct verify_schedule standard[] = {
-    {VERIFY_SLOTS, VERIFY_APART, 0},         {VERIFY_RENDEZVOUS, VERIFY_APART, 0},
-    {VERIFY_EITHER, VERIFY_APART, 0},        {VERIFY_SLOTS, VERIFY_IN_PLACE, 0},
-    {VERIFY_RENDEZVOUS, VERIFY_IN_PLACE, 0}, {VERIFY_EITHER, VERIFY_SOME, 0}};
-#define STANDARD_APART 3
+/* In place more waits are needed, and some are not: a copy onto itself is dropped. */
+static const enum verify_alias usual[] = {VERIFY_APART, VERIFY_IN_PLACE, VERIFY_SOME};
 
 bool plan_verify_sequence(const struct plan_operation *ops, uint32_t count, uint32_t n,
                           const struct plan_verify *how, struct plan_verdict *verdict)
@@ -175,13 +172,10 @@ bool plan_verify_sequence(const struct plan_operation *ops, uint32_t count, uint
         op[k].ordered = how->ordered;
         good = check_op(&op[k], n, verdict);
     }
-    uint32_t usual = how->in_place ? base_count(standard) : STANDARD_APART;
-    uint32_t runs = how->schedules ? how->schedules : usual;
+    uint32_t runs = how->schedules ? how->schedules : how->in_place ? base_count(usual) : 1;
     for (uint32_t i = 0; good && i < runs; i++) {
-        struct verify_schedule s = {VERIFY_EITHER, how->in_place ? VERIFY_SOME : VERIFY_APART, 0};
-        if (i < usual)
-            s = standard[i];
-        s.seed = base_random(&seed);
+        struct verify_schedule s = {how->in_place ? usual[base_min(i, VERIFY_SOME)] : VERIFY_APART,
+                                    base_random(&seed)};
         good = verify_play(op, count, n, &s, verdict);
     }
     free(op);

@@ -2,10 +2,11 @@
 /*
  * verify.h: what the verifier's files share.
  *
- *   verify.c        what plans must be before they run: alike on all ranks, cuts that cover the buffers; plan_verify
+ *   verify.c        plan_verify: what plans must be before they run: alike on all ranks, cuts that cover
  *   verify_prove.c  plan_prove: shapes and plans of all ranks
  *   verify_run.c    runs all ranks' plans on symbols
  *   verify_wire.c   messages and channels of such a run, and what is waited for when it gets stuck
+ *   verify_order.c  waiting for pending messages before their source is overwritten
  *   verify_result.c what OUT must hold at the end
  *   verify_value.c  symbols: which rank's which part, combined how
  */
@@ -15,10 +16,10 @@
 #include "plan/builder.h"
 #include "plan/plan.h"
 
-/* --- symbols (verify_value.c) -------------------------------------------------------------------
- * A symbol stands for the contents of a part: 0 nothing was written, 1 + rank*parts + part an input, above these a
- * combination. Equal combinations (of equal symbols in equal order) are one symbol, so symbols are equal where
- * association trees are. */
+/* --- symbols (verify_value.c) ------------------------------------------------------------------- */
+/* A symbol stands for the contents of a part: 0 nothing was written, 1 + rank*parts + part an input, above
+ * these a combination. Equal combinations (of equal symbols in equal order) are one symbol, so symbols are
+ * equal where association trees are. */
 typedef uint32_t symbol;
 struct value_node {
     uint64_t mass; /* ranks contributing: bits up to 64 ranks, else the sum of their fingerprints */
@@ -47,15 +48,9 @@ struct value_node value_get(const struct values *v, symbol s); /* s is not 0 */
 /* The combination of n symbols, or 0 and why it cannot be right in *error. */
 symbol value_combine(struct values *v, const symbol *in, uint32_t n, const char **error);
 
-/* --- a run ----------------------------------------------------------------------------------------- */
-enum verify_binding {
-    VERIFY_SLOTS,      /* pending messages go through slots, in order with the computed ones */
-    VERIFY_RENDEZVOUS, /* each fragment of a pending message passes when the receiver takes it */
-    VERIFY_EITHER      /* each message as a seeded coin says */
-};
+/* --- a run --------------------------------------------------------------------------------------- */
 enum verify_alias { VERIFY_APART, VERIFY_IN_PLACE, VERIFY_SOME };
 struct verify_schedule {
-    enum verify_binding binding;
     enum verify_alias alias;
     uint64_t seed; /* also: order of progress */
 };
@@ -77,8 +72,8 @@ struct verify_message {
     struct verify_message *older, *younger; /* pendings of the sender's lane */
     struct verify_lane *from;
     uint32_t op, instance, holders;
-    bool pending, slotted;
-    uint32_t dst, fragments, sent, taken, parts;
+    bool pending;
+    uint32_t dst, fragments, sent, taken, parts, epoch;
     uint64_t count;                    /* elements */
     const struct choir_place *measure; /* the message's place in the sender's plan ... */
     const struct choir_place *source;  /* ... and what a pending reads */
@@ -99,6 +94,17 @@ struct verify_overlap {
     uint32_t in_first, out_first, parts;
 };
 
+/* Pendings that read a cell: how many, and their addresses combined by exclusive or, so that one stands
+ * by itself. */
+struct verify_readers {
+    uintptr_t all;
+    uint32_t count;
+};
+struct verify_conflict { /* a pending that the step overwrites; same: the identical span */
+    struct verify_message *message;
+    bool same;
+};
+
 struct verify_lane {
     uint32_t rank, index, instance;
     bool live, in_step, staged, queued;
@@ -115,9 +121,12 @@ struct verify_lane {
     struct verify_message *oldest, *youngest; /* pendings that have not passed */
     /* Cells: OUT's parts, then TMP's. Of a part of IN that OUT overlaps, the cell is OUT's. */
     symbol *cell;
-    uint64_t *length;  /* elements written; only TMP's are looked at */
-    uint32_t *readers; /* pendings reading the cell */
-    uint64_t *known;   /* BARRIER */
+    uint64_t *length; /* elements written; only TMP's are looked at */
+    struct verify_readers *readers;
+    struct verify_conflict *conflict; /* of the present step, if known */
+    uint32_t conflicts, conflicts_room;
+    bool conflicts_known;
+    uint64_t *known; /* BARRIER */
 };
 
 struct verify_rank {
@@ -159,12 +168,12 @@ void verify_wake(struct verify_run *run, uint32_t rank, uint32_t index);
 uint32_t verify_cell(const struct verify_run *run, const struct verify_lane *lane, unsigned buf,
                      uint32_t part);
 
-/* --- verify_result.c: what the collective means ------------------------------------------------------- */
+/* --- verify_result.c: what the collective means -------------------------------------------------- */
 bool verify_result_init(struct verify_run *run, struct verify_op *op);
 /* Does OUT of an instance that ended hold what it should? */
 bool verify_result(struct verify_run *run, struct verify_lane *lane);
 
-/* --- verify_wire.c --------------------------------------------------------------------------------- */
+/* --- verify_wire.c ------------------------------------------------------------------------------- */
 struct verify_channel *verify_channel(struct verify_run *run, uint32_t src, uint32_t dst,
                                       uint32_t index);
 /* Appends the staged symbols (computed) or those of the step's source (pending) as a message of `place`. */
@@ -175,15 +184,19 @@ struct verify_message *verify_arrived(struct verify_run *run, struct verify_lane
                                       const struct choir_place *place);
 void verify_take(struct verify_run *run, struct verify_lane *lane, struct verify_message *m);
 bool verify_room(const struct verify_channel *c);
-/* May elements up to `hi` of the step's local outs be written: have pendings under them passed? */
-bool verify_may_write(struct verify_run *run, struct verify_lane *lane, uint64_t hi,
-                      const struct verify_message **blocking);
-bool verify_self_copy(const struct verify_run *run, const struct verify_lane *lane,
-                      const struct choir_place *out);
+void verify_drop(struct verify_message *m, uint32_t holders); /* fewer */
 void verify_messages_free(struct verify_run *run);
 /* Nothing can move: says who waits for whom. */
 void verify_explain(struct verify_run *run);
 /* All have ended: no message may be left. */
 void verify_leftover(struct verify_run *run);
+
+/* --- verify_order.c ------------------------------------------------------------------------------ */
+/* May elements up to `hi` of the step's local outs be written: have pendings under them passed? */
+bool verify_may_write(struct verify_run *run, struct verify_lane *lane, uint64_t hi,
+                      const struct verify_message **blocking);
+bool verify_self_copy(const struct verify_run *run, const struct verify_lane *lane,
+                      const struct choir_place *out);
+void verify_forget_conflicts(struct verify_lane *lane); /* the step is done */
 
 #endif

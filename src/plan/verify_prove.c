@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * verify_prove.c: plan_prove: builds the plans of all ranks and verifies them: as the count gives them, and once more with
- * slots so small that messages have several fragments and lanes are used again.
+ * verify_prove.c: plan_prove: builds the plans of all ranks and verifies them: as the count gives them, and
+ * once more with slots so small that messages have several fragments and lanes are used again.
  */
 #include "plan/ranks.h"
 #include "plan/verify.h"

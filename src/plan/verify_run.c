@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * verify_run.c: runs all ranks' plans on symbols (verify_value.c) by the rules of DESIGN.md "order of execution" where they
- * are strictest: two slots, messages out sent last, whole pendings awaited unless spans are identical.
+ * verify_run.c: runs all ranks' plans on symbols (verify_value.c) by the rules of DESIGN.md "order of
+ * execution" where they are strictest: two slots, messages out sent last, whole pendings awaited unless
+ * spans are identical.
  *
  * Instances are alike but for their program and lengths that differ by one: whole parts stand for their
- * pieces, the longest piece for all. Why one schedule per binding decides: every wait is a conjunction of
- * things that, once true, stay true (a fragment is there, a slot is free and only this lane fills it, a
- * pending has passed), so what may move may still move later, and all schedules end in the same state. Why
- * lanes cannot race: instances work on different pieces of every part, parts that share bytes are identical
- * (plan_check, verify.c), TMP is each lane's own; within a lane steps are in order and pending reads are
- * awaited before writes.
+ * pieces, the longest piece for all. Why one schedule decides: every wait is a conjunction of things that,
+ * once true, stay true (a fragment is there, a slot is free and only this lane fills it, a pending has
+ * passed), so what may move may still move later, and all schedules end in the same state. Why lanes cannot
+ * race: instances work on different pieces of every part, parts that share bytes are identical (plan_check,
+ * verify.c), TMP is each lane's own; within a lane steps are in order and pending reads are awaited before
+ * writes.
  */
 #include "plan/verify.h"
 #include <stdarg.h>
@@ -27,7 +28,6 @@ bool verify_fail(struct verify_run *run, const struct verify_lane *lane, const c
     vsnprintf(text, sizeof(text), format, ap);
     va_end(ap);
     run->failed = true;
-    static const char *const binding[] = {"messages in slots", "rendezvous", "mixed paths"};
     static const char *const alias[] = {"out of place", "in place", "some ranks in place"};
     *v = (struct plan_verdict){.status = CHOIR_ERR_ARGUMENT,
                                .rank = lane ? lane->rank : 0,
@@ -36,12 +36,12 @@ bool verify_fail(struct verify_run *run, const struct verify_lane *lane, const c
     if (lane)
         used = snprintf(v->text, sizeof(v->text), "rank %u, instance %u, step %u: ", lane->rank,
                         lane->instance, lane->cursor.step);
-    snprintf(v->text + used, sizeof(v->text) - (size_t)used, "%s (%s, %s)", text,
-             alias[run->how.alias], binding[run->how.binding]);
+    snprintf(v->text + used, sizeof(v->text) - (size_t)used, "%s (%s)", text,
+             alias[run->how.alias]);
     return false;
 }
 
-/* --- the queue of lanes that may be able to move ------------------------------------------------------- */
+/* --- the queue of lanes that may be able to move ------------------------------------------------- */
 
 void verify_wake(struct verify_run *run, uint32_t rank, uint32_t index)
 {
@@ -75,7 +75,7 @@ static struct verify_lane *next_lane(struct verify_run *run)
     return &run->lane[i];
 }
 
-/* --- memory ------------------------------------------------------------------------------------------------ */
+/* --- memory -------------------------------------------------------------------------------------- */
 
 uint32_t verify_cell(const struct verify_run *run, const struct verify_lane *lane, unsigned buf,
                      uint32_t part)
@@ -89,7 +89,8 @@ uint32_t verify_cell(const struct verify_run *run, const struct verify_lane *lan
     return i < rank->overlap.parts ? rank->overlap.out_first + i : VERIFY_NO_CELL;
 }
 
-/* The symbol in a part of a local place that must hold (a piece of) `length` elements; UINT64_MAX: whatever it holds. */
+/* The symbol in a part of a local place that must hold (a piece of) `length` elements; UINT64_MAX:
+ * whatever it holds. */
 static bool read_part(struct verify_run *run, struct verify_lane *lane, unsigned buf, uint32_t part,
                       uint64_t *length, symbol *s)
 {
@@ -133,9 +134,10 @@ static bool grow(struct verify_run *run, struct verify_lane *lane)
     return true;
 }
 
-/* --- steps --------------------------------------------------------------------------------------------------- */
+/* --- steps --------------------------------------------------------------------------------------- */
 
-/* Pieces of a part differ by an element from instance to instance; the proof takes the longest, so it holds for all. */
+/* Pieces of a part differ by an element from instance to instance; the proof takes the longest, so it
+ * holds for all. */
 static uint64_t longest_piece(const struct choir_plan *plan, uint64_t length)
 {
     return length / plan->instances + (length % plan->instances != 0);
@@ -168,8 +170,8 @@ static bool enter_step(struct verify_run *run, struct verify_lane *lane)
     return grow(run, lane);
 }
 
-/* Lengths of the step's parts (whole ones: instances are alike) into the stage; those of a step on TMP alone are what
- * its first in holds. */
+/* Lengths of the step's parts (whole ones: instances are alike) into the stage; those of a step on TMP
+ * alone are what its first in holds. */
 static void stage_lengths(struct verify_run *run, struct verify_lane *lane)
 {
     const struct choir_plan *plan = run->rank[lane->rank].plan;
@@ -239,6 +241,7 @@ static bool write_outs(struct verify_run *run, struct verify_lane *lane, bool pe
             return false;
     }
     lane->in_step = lane->staged = false;
+    verify_forget_conflicts(lane);
     return true;
 }
 
@@ -318,7 +321,7 @@ static bool message_step(struct verify_run *run, struct verify_lane *lane)
     return true;
 }
 
-/* --- instances and operations ---------------------------------------------------------------------------------- */
+/* --- instances and operations -------------------------------------------------------------------- */
 
 static void start_instance(struct verify_run *run, struct verify_lane *lane, uint32_t instance)
 {
@@ -408,7 +411,7 @@ static void advance(struct verify_run *run, struct verify_lane *lane)
     }
 }
 
-/* --- a run ------------------------------------------------------------------------------------------------------- */
+/* --- a run --------------------------------------------------------------------------------------- */
 
 static bool set_up(struct verify_run *run)
 {
@@ -452,6 +455,8 @@ static bool set_up(struct verify_run *run)
 
 static void tear_down(struct verify_run *run)
 {
+    for (uint32_t i = 0; run->lane && i < run->n * run->window; i++)
+        verify_forget_conflicts(&run->lane[i]);
     if (run->lane)
         verify_messages_free(run);
     for (uint32_t i = 0; run->lane && i < run->n * run->window; i++) {
@@ -459,6 +464,7 @@ static void tear_down(struct verify_run *run)
         free(lane->cell);
         free(lane->length);
         free(lane->readers);
+        free(lane->conflict);
         free(lane->known);
         free(lane->stage);
         free(lane->stage_length);

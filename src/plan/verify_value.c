@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * verify_value.c: symbols for the contents of parts. Combinations are hash-consed, so one comparison tells whether two ranks
- * combined in the same association tree. What contributes is exact up to 64 ranks (a bit each); beyond, 64-bit random
- * fingerprints are summed: a wrong multiset passes with probability 2^-64.
+ * verify_value.c: symbols for the contents of parts. Combinations are hash-consed, so one comparison tells
+ * whether two ranks combined in the same association tree. What contributes is exact up to 64 ranks (a bit
+ * each); beyond, 64-bit random fingerprints are summed: a wrong multiset passes with probability 2^-64.
  */
 #include "plan/verify.h"
 #include <stdlib.h>

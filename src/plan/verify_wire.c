@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * verify_wire.c: messages of a symbolic run. Channels as in DESIGN.md "order of execution": messages of a pair and lane in
- * order, VERIFY_DEPTH slots, each holding a fragment. Nothing here depends on the order in which lanes are looked at:
- * whatever may move may still move later, so a run that gets stuck gets stuck under every schedule.
+ * verify_wire.c: messages of a symbolic run. Channels as in DESIGN.md "order of execution": messages of a
+ * pair and lane in order, VERIFY_DEPTH slots, each holding a fragment. All messages go through slots, and a
+ * pending's source counts as read when the receiver takes it: engines that copy it earlier, or let readers
+ * pull it, wait for less. Nothing here depends on the order in which lanes are looked at: whatever may move
+ * may still move later, so a run that gets stuck gets stuck under every schedule.
  */
 #include "plan/verify.h"
 #include <stdlib.h>
@@ -48,15 +50,15 @@ struct verify_channel *verify_channel(struct verify_run *run, uint32_t src, uint
     return c;
 }
 
-static void drop(struct verify_message *m, uint32_t holders)
+void verify_drop(struct verify_message *m, uint32_t holders)
 {
     m->holders -= holders;
     if (!m->holders)
         free(m);
 }
 
-/* Calls for every cell that a pending reads: d is added to its readers. */
-static void count_readers(struct verify_run *run, const struct verify_message *m, uint32_t d)
+/* A pending begins (d 1) or stops (d -1) to read the cells of its source. */
+static void count_readers(struct verify_run *run, struct verify_message *m, int d)
 {
     const struct verify_lane *lane = m->from;
     struct plan_walk w;
@@ -64,8 +66,10 @@ static void count_readers(struct verify_run *run, const struct verify_message *m
     plan_walk_start(&w, run->rank[lane->rank].plan, m->source, m->iter);
     while (plan_walk_next(&w, &part)) {
         uint32_t cell = verify_cell(run, lane, m->source->buf, part);
-        if (cell != VERIFY_NO_CELL)
-            lane->readers[cell] += d;
+        if (cell == VERIFY_NO_CELL)
+            continue;
+        lane->readers[cell].count += (uint32_t)d;
+        lane->readers[cell].all ^= (uintptr_t)m;
     }
 }
 
@@ -73,7 +77,7 @@ static void count_readers(struct verify_run *run, const struct verify_message *m
 static void passed(struct verify_run *run, struct verify_message *m)
 {
     struct verify_lane *lane = m->from;
-    count_readers(run, m, UINT32_MAX);
+    count_readers(run, m, -1);
     *(m->older ? &m->older->younger : &lane->oldest) = m->younger;
     *(m->younger ? &m->younger->older : &lane->youngest) = m->older;
 }
@@ -83,19 +87,11 @@ static void pump(struct verify_run *run, struct verify_channel *c)
 {
     while (c->unsent && c->slots_used < VERIFY_DEPTH) {
         struct verify_message *m = c->unsent;
-        struct verify_lane *from = m->from;
         c->slots_used++;
-        verify_wake(run, m->dst, from->index);
-        verify_wake(run, from->rank, from->index);
-        if (++m->sent < m->fragments)
-            continue;
-        do
-            c->unsent = c->unsent->next;
-        while (c->unsent && !c->unsent->slotted);
-        if (m->pending) {
-            passed(run, m);
-            drop(m, 1);
-        }
+        if (++m->sent == m->fragments)
+            c->unsent = m->next;
+        verify_wake(run, m->dst, m->from->index);
+        verify_wake(run, m->from->rank, m->from->index);
     }
 }
 
@@ -104,16 +100,7 @@ bool verify_room(const struct verify_channel *c)
     return !c->unsent && c->slots_used < VERIFY_DEPTH;
 }
 
-/* --- sending and taking ------------------------------------------------------------------------------ */
-
-static bool goes_by_slot(const struct verify_run *run, const struct verify_lane *lane, uint32_t dst)
-{
-    if (run->how.binding != VERIFY_EITHER)
-        return run->how.binding == VERIFY_SLOTS;
-    uint64_t x =
-        ((uint64_t)lane->rank << 32 | dst) * 31 + lane->cursor.step * 7 + lane->cursor.iter;
-    return base_mix(x + run->how.seed * 0x9e3779b97f4a7c15u + lane->instance) & 1;
-}
+/* --- sending and taking -------------------------------------------------------------------------- */
 
 bool verify_send(struct verify_run *run, struct verify_lane *lane, const struct choir_place *place,
                  bool pending)
@@ -132,7 +119,6 @@ bool verify_send(struct verify_run *run, struct verify_lane *lane, const struct 
                                  .instance = lane->instance,
                                  .holders = pending ? 2 : 1,
                                  .pending = pending,
-                                 .slotted = !pending || goes_by_slot(run, lane, dst),
                                  .dst = dst,
                                  .fragments = lane->fragments,
                                  .parts = lane->parts,
@@ -147,7 +133,7 @@ bool verify_send(struct verify_run *run, struct verify_lane *lane, const struct 
     }
     *(c->tail ? &c->tail->next : &c->head) = m;
     c->tail = m;
-    if (m->slotted && !c->unsent)
+    if (!c->unsent)
         c->unsent = m;
     if (pending) {
         m->older = lane->youngest;
@@ -194,7 +180,7 @@ struct verify_message *verify_arrived(struct verify_run *run, struct verify_lane
                     m->op != run->rank[lane->rank].op ? "another operation" : "another instance");
         return NULL;
     }
-    if (m->slotted && m->sent <= lane->fragment)
+    if (m->sent <= lane->fragment)
         return NULL;
     if (!lane->fragment && !same_lengths(run, lane, place, m)) {
         verify_fail(run, lane, "expects %u parts, %llu elements, of rank %u, which sends %u, %llu",
@@ -210,118 +196,32 @@ void verify_take(struct verify_run *run, struct verify_lane *lane, struct verify
     struct verify_lane *from = m->from;
     struct verify_channel *c = verify_channel(run, from->rank, lane->rank, lane->index);
     bool last = ++m->taken == m->fragments;
-    c->slots_used -= m->slotted;
+    c->slots_used--;
     if (last) {
         c->head = m->next;
         if (!c->head)
             c->tail = NULL;
-        if (!m->slotted)
+        if (m->pending)
             passed(run, m);
-        drop(m, m->slotted ? 1 : 2);
+        verify_drop(m, m->pending ? 2 : 1);
     }
     pump(run, c);
     verify_wake(run, from->rank, from->index);
 }
 
-/* --- wait (3) ------------------------------------------------------------------------------------------ */
-
-/* Marks the cells of a place with their index in the span. */
-static void mark(struct verify_run *run, const struct verify_lane *lane,
-                 const struct choir_place *p, uint32_t iter)
-{
-    struct plan_walk w;
-    uint32_t part;
-    run->epoch++;
-    plan_walk_start(&w, run->rank[lane->rank].plan, p, iter);
-    for (uint32_t i = 0; plan_walk_next(&w, &part); i++) {
-        uint32_t cell = verify_cell(run, lane, p->buf, part);
-        run->mark[cell] = run->epoch;
-        run->mark_index[cell] = i;
-    }
-}
-
-enum meeting { MEET_NOT, MEET_SAME, MEET_OTHER };
-/* How the marked cells meet those of another place of the lane. */
-static enum meeting meets(struct verify_run *run, const struct verify_lane *lane,
-                          const struct choir_place *p, uint32_t iter, uint32_t marked)
-{
-    struct plan_walk w;
-    uint32_t part, i = 0, hits = 0;
-    bool same = true;
-    plan_walk_start(&w, run->rank[lane->rank].plan, p, iter);
-    for (; plan_walk_next(&w, &part); i++) {
-        uint32_t cell = verify_cell(run, lane, p->buf, part);
-        bool hit = cell != VERIFY_NO_CELL && run->mark[cell] == run->epoch;
-        hits += hit;
-        same &= hit && run->mark_index[cell] == i;
-    }
-    return !hits ? MEET_NOT : same && i == marked ? MEET_SAME : MEET_OTHER;
-}
-
-bool verify_self_copy(const struct verify_run *run, const struct verify_lane *lane,
-                      const struct choir_place *out)
-{
-    const struct choir_plan *plan = run->rank[lane->rank].plan;
-    const struct choir_place *in = lane->place;
-    struct plan_walk x, y;
-    uint32_t p, q;
-    plan_walk_start(&x, plan, in, lane->cursor.iter);
-    plan_walk_start(&y, plan, out, lane->cursor.iter);
-    while (plan_walk_next(&x, &p) && plan_walk_next(&y, &q))
-        if (verify_cell(run, lane, in->buf, p) != verify_cell(run, lane, out->buf, q))
-            return false;
-    return true;
-}
-
-static bool read_by_pendings(const struct verify_run *run, const struct verify_lane *lane,
-                             const struct choir_place *p)
-{
-    struct plan_walk w;
-    uint32_t part;
-    plan_walk_start(&w, run->rank[lane->rank].plan, p, lane->cursor.iter);
-    while (plan_walk_next(&w, &part))
-        if (lane->readers[verify_cell(run, lane, p->buf, part)])
-            return true;
-    return false;
-}
-
-bool verify_may_write(struct verify_run *run, struct verify_lane *lane, uint64_t hi,
-                      const struct verify_message **blocking)
-{
-    const struct choir_plan *plan = run->rank[lane->rank].plan;
-    bool copies = plan_step_pending(plan, lane->step);
-    const struct choir_place *p = lane->place + lane->step->ins, *end = p + lane->step->outs;
-    for (; lane->oldest && p < end; p++) {
-        if (p->peer >= 0 || !read_by_pendings(run, lane, p) ||
-            (copies && verify_self_copy(run, lane, p)))
-            continue;
-        mark(run, lane, p, lane->cursor.iter);
-        for (const struct verify_message *m = lane->oldest; m; m = m->younger) {
-            enum meeting how = meets(run, lane, m->source, m->iter, lane->parts);
-            uint64_t read = (m->slotted ? m->sent : m->taken) * plan->slot;
-            if (how == MEET_NOT ||
-                (how == MEET_SAME && m->count == lane->count && read >= hi && hi))
-                continue;
-            *blocking = m;
-            return false;
-        }
-    }
-    return true;
-}
-
-/* --- the end ------------------------------------------------------------------------------------------- */
+/* --- the end ------------------------------------------------------------------------------------- */
 
 void verify_messages_free(struct verify_run *run)
 {
     for (uint32_t i = 0; i < run->n * run->window; i++)
         for (struct verify_message *m = run->lane[i].oldest, *next; m; m = next) {
             next = m->younger;
-            drop(m, 1);
+            verify_drop(m, 1);
         }
     for (uint32_t i = 0; i < run->channels_room; i++)
         for (struct verify_message *m = run->channel[i].head, *next; m; m = next) {
             next = m->next;
-            drop(m, 1);
+            verify_drop(m, 1);
         }
     free(run->channel);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * walk.c: reading plans: the parts of a place, the steps of a program in order, sizes that follow from the cuts.
- * Relies on what plan_check has established: turn, dturn < parts, dpeer < size, spans inside the cut.
+ * walk.c: reading plans: the parts of a place, the steps of a program in order, sizes that follow from the
+ * cuts. Relies on what plan_check has established: turn, dturn < parts, dpeer < size, spans inside the cut.
  */
 #include "plan/plan.h"
 

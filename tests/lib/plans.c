@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plans.c: running plans on memory, see plans.h. Sums of random 64-bit words tell every contribution apart. */
+/* plans.c: running plans on memory, see plans.h. Sums of random 64-bit words tell every contribution
+ * apart. */
 #include "tests/lib/plans.h"
 #include "plan/builder.h"
 #include "tests/lib/test.h"
@@ -30,7 +31,8 @@ enum choir_status plans_make(struct ranks *ranks, const char *algorithm, enum ch
     return status;
 }
 
-/* Element `at` of IN of a rank. As a 2 x 2 matrix of 16-bit numbers it has an odd determinant: products keep all bits. */
+/* Element `at` of IN of a rank. As a 2 x 2 matrix of 16-bit numbers it has an odd determinant: products
+ * keep all bits. */
 static uint64_t input(uint32_t rank, uint64_t at)
 {
     uint64_t x = base_mix((at + 1) * 0x9e3779b97f4a7c15u ^ (uint64_t)(rank + 1) << 40);
