@@ -165,7 +165,8 @@ static bool step(struct server *s, const struct epoll_event *event, int count)
     timers(s, now);
     if (!before && roster_ended(&s->roster))
         conclude(s, now);
-    if (roster_ended(&s->roster))
+    /* The file goes first (after_step): a rank that was told may end its process, and this thread with it. */
+    if (roster_ended(&s->roster) && !s->remove_path)
         conn_tell_all(s, now);
     conn_free_dead(s);
     bool all_told = s->roster.size && s->roster.told == s->roster.size;
@@ -194,12 +195,13 @@ static void remove_file(struct server *s)
     s->remove_path = NULL;
 }
 
-/* What a step found to do that needs list_lock, which is taken before a server's. This thread alone writes what is read here. */
-static void after_step(struct server *s, bool *raised)
+/* What a step found to do that needs list_lock, which is taken before a server's; true if the file was removed. This thread
+ * alone writes what is read here. */
+static bool after_step(struct server *s, bool *raised)
 {
     bool raise = s->sized && !*raised, remove = roster_ended(&s->roster) && s->remove_path;
     if (!raise && !remove)
-        return;
+        return false;
     pthread_mutex_lock(&list_lock);
     if (raise) {
         raise_limit(s->roster.size);
@@ -209,6 +211,7 @@ static void after_step(struct server *s, bool *raised)
     if (remove)
         remove_file(s);
     pthread_mutex_unlock(&list_lock);
+    return remove;
 }
 
 static void *run(void *arg)
@@ -219,7 +222,9 @@ static void *run(void *arg)
     bool raised = false;
     pthread_setname_np(pthread_self(), "choir-boot");
     while (step(s, event, n)) {
-        after_step(s, &raised);
+        n = 0;
+        if (after_step(s, &raised))
+            continue; /* now the ranks may be told */
         n = epoll_wait(s->epoll, event, base_count(event), timeout_ms(s, base_now_ns()));
         n = n < 0 ? 0 : n;
     }
