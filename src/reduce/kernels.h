@@ -35,16 +35,17 @@ LANES(q8, uint8_t, VECTOR / 4);
     {                                                                                              \
         memcpy(p, &v, sizeof(v));                                                                  \
     }
-WHOLE(v8)
-WHOLE(v16)
-WHOLE(v32)
-WHOLE(v64)
-WHOLE(h16) WHOLE(q8)
+WHOLE(v8);
+WHOLE(v16);
+WHOLE(v32);
+WHOLE(v64);
+WHOLE(h16);
+WHOLE(q8);
 
 /* A part of a vector: all n elements at once with masks, else the first one. */
 #ifdef PARTS
 #define PART(n) (n)
-    PARTS
+PARTS;
 #else
 #define PART(n) ((void)(n), 1)
 #define ONE(V, T)                                                                                  \
@@ -61,8 +62,12 @@ WHOLE(h16) WHOLE(q8)
         memcpy(p, &x, sizeof(x));                                                                  \
         (void)n;                                                                                   \
     }
-    ONE(v8, uint8_t) ONE(v16, uint16_t) ONE(v32, uint32_t) ONE(v64, uint64_t) ONE(h16, uint16_t)
-        ONE(q8, uint8_t)
+ONE(v8, uint8_t);
+ONE(v16, uint16_t);
+ONE(v32, uint32_t);
+ONE(v64, uint64_t);
+ONE(h16, uint16_t);
+ONE(q8, uint8_t);
 #endif
 
 /* --- operations on lanes --------------------------------------------------------------------- */
@@ -100,7 +105,10 @@ WHOLE(h16) WHOLE(q8)
     {                                                                                              \
         return x & 1;                                                                              \
     }
-    INTEGER(8) INTEGER(16) INTEGER(32) INTEGER(64)
+INTEGER(8);
+INTEGER(16);
+INTEGER(32);
+INTEGER(64);
 
 /*
  * Minimum and maximum of floats of any width compare sortable keys, signed integers in the order of the floats:
@@ -126,11 +134,15 @@ WHOLE(h16) WHOLE(q8)
         return SELECT(v##bits, name##_nan(x), ALL(bits, INT##bits##_MAX), name##_key(x));          \
     }
 #define ALL(bits, x) ((s##bits){0} + (int##bits##_t)(x))
-        KEYS(e4m3, 8, 0x7e) KEYS(e5m2, 8, 0x7c) KEYS(f16, 16, 0x7c00) KEYS(bf16, 16, 0x7f80)
-            KEYS(f32, 32, 0x7f800000) KEYS(f64, 64, 0x7ff0000000000000)
+KEYS(e4m3, 8, 0x7e);
+KEYS(e5m2, 8, 0x7c);
+KEYS(f16, 16, 0x7c00);
+KEYS(bf16, 16, 0x7f80);
+KEYS(f32, 32, 0x7f800000);
+KEYS(f64, 64, 0x7ff0000000000000);
 
-    /* --- sums and products of floats: in float32 or float64, a NaN made the standard one ----------- */
-    INLINE vf f32_in(v32 x)
+/* --- sums and products of floats: in float32 or float64, a NaN made the standard one ----------- */
+INLINE vf f32_in(v32 x)
 {
     return (vf)x;
 }
