@@ -197,10 +197,22 @@ static void alternate(const struct cell_run *c, bool stamp, struct perf_stats *s
 /* Of the last call of this thread's first rank; nothing where the library keeps none (groups, v-forms, streams). */
 static void note_algorithm(const struct cell_run *c)
 {
-    const struct choir_comm *comm = c->thread->rank[0].call.comm;
-    const struct host_bound *bound = comm->memo.bound;
+    static const enum choir_kind kinds[] = {[PERF_ALL_REDUCE] = CHOIR_ALL_REDUCE,
+                                            [PERF_ALL_GATHER] = CHOIR_ALL_GATHER,
+                                            [PERF_REDUCE_SCATTER] = CHOIR_REDUCE_SCATTER,
+                                            [PERF_ALL_TO_ALL] = CHOIR_ALL_TO_ALL,
+                                            [PERF_ALL_TO_ALL_V] = CHOIR_KINDS,
+                                            [PERF_BROADCAST] = CHOIR_BROADCAST,
+                                            [PERF_REDUCE] = CHOIR_REDUCE,
+                                            [PERF_GATHER] = CHOIR_GATHER,
+                                            [PERF_SCATTER] = CHOIR_SCATTER,
+                                            [PERF_SEND_RECV] = CHOIR_KINDS,
+                                            [PERF_HYPERCUBE] = CHOIR_KINDS};
+    const struct comm_memo *memo = &c->thread->rank[0].call.comm->memo;
+    bool known = memo->bound && memo->bound->algorithm && memo->what.count == c->counts.param &&
+                 memo->what.kind == kinds[c->thread->job->coll->kind];
     snprintf(c->cell->algorithm, sizeof(c->cell->algorithm), "%s",
-             bound && bound->algorithm ? bound->algorithm : "");
+             known ? memo->bound->algorithm : "");
 }
 
 static void measure(const struct cell_run *c, struct perf_stats *s)
