@@ -108,8 +108,8 @@ static enum choir_status take_call(struct choir_comm *c, const struct choir_call
     return CHOIR_OK;
 }
 
-static enum choir_status submit(struct choir_comm *c, struct comm_call *a,
-                                struct choir_stream *stream, const struct choir_call *call)
+static enum choir_status submit_checked(struct choir_comm *c, struct comm_call *a,
+                                        struct choir_stream *stream, const struct choir_call *call)
 {
     enum choir_status st = comm_check(c);
     if (st != CHOIR_OK)
@@ -126,6 +126,12 @@ static enum choir_status submit(struct choir_comm *c, struct comm_call *a,
     if (base_unlikely(stream != NULL))
         return stream_submit_call(stream, c, a);
     return run_call(c, a);
+}
+
+static enum choir_status submit(struct choir_comm *c, struct comm_call *a,
+                                struct choir_stream *stream, const struct choir_call *call)
+{
+    return group_note(submit_checked(c, a, stream, call));
 }
 
 enum choir_status choir_all_reduce_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
@@ -222,9 +228,9 @@ enum choir_status choir_barrier_x(choir_comm *comm, choir_stream *stream,
 
 /* --- point to point ---------------------------------------------------------------------------- */
 
-static enum choir_status message(struct choir_comm *c, struct comm_message m, uint64_t count,
-                                 enum choir_type type, int peer, struct choir_stream *stream,
-                                 const struct choir_call *call)
+static enum choir_status message_checked(struct choir_comm *c, struct comm_message m,
+                                         uint64_t count, enum choir_type type, int peer,
+                                         struct choir_stream *stream, const struct choir_call *call)
 {
     struct comm_call a = {.kind = CHOIR_EXCHANGE, .type = CHOIR_UINT8};
     enum choir_status st = comm_check(c);
@@ -254,6 +260,13 @@ static enum choir_status message(struct choir_comm *c, struct comm_message m, ui
         st = group_add_message(c, &m, stream);
     enum choir_status ended = choir_group_end();
     return st == CHOIR_OK ? ended : st;
+}
+
+static enum choir_status message(struct choir_comm *c, struct comm_message m, uint64_t count,
+                                 enum choir_type type, int peer, struct choir_stream *stream,
+                                 const struct choir_call *call)
+{
+    return group_note(message_checked(c, m, count, type, peer, stream, call));
 }
 
 enum choir_status choir_send_x(choir_comm *comm, const void *send, uint64_t count,
@@ -303,7 +316,7 @@ enum choir_status choir_all_gather_v_x(choir_comm *comm, const void *send, void 
                           .out_count = counts,
                           .out_offset = offsets};
     enum choir_status st = check_counts(comm, counts, offsets, "counts");
-    return st == CHOIR_OK ? submit(comm, &a, stream, call) : st;
+    return st == CHOIR_OK ? submit(comm, &a, stream, call) : group_note(st);
 }
 
 enum choir_status choir_reduce_scatter_v_x(choir_comm *comm, const void *send, void *recv,
@@ -319,7 +332,7 @@ enum choir_status choir_reduce_scatter_v_x(choir_comm *comm, const void *send, v
                           .in_count = counts,
                           .in_offset = offsets};
     enum choir_status st = check_counts(comm, counts, offsets, "counts");
-    return st == CHOIR_OK ? submit(comm, &a, stream, call) : st;
+    return st == CHOIR_OK ? submit(comm, &a, stream, call) : group_note(st);
 }
 
 enum choir_status choir_all_to_all_v_x(choir_comm *comm, const void *send,
@@ -339,7 +352,7 @@ enum choir_status choir_all_to_all_v_x(choir_comm *comm, const void *send,
     enum choir_status st = check_counts(comm, send_counts, send_offsets, "send_counts");
     if (st == CHOIR_OK)
         st = check_counts(comm, recv_counts, recv_offsets, "recv_counts");
-    return st == CHOIR_OK ? submit(comm, &a, stream, call) : st;
+    return st == CHOIR_OK ? submit(comm, &a, stream, call) : group_note(st);
 }
 
 enum choir_status choir_gather_v_x(choir_comm *comm, const void *send, uint64_t send_count,
@@ -358,7 +371,7 @@ enum choir_status choir_gather_v_x(choir_comm *comm, const void *send, uint64_t 
         st = check_counts(comm, counts, offsets, "counts");
         a.out_count = counts, a.out_offset = offsets;
     }
-    return st == CHOIR_OK ? submit(comm, &a, stream, call) : st;
+    return st == CHOIR_OK ? submit(comm, &a, stream, call) : group_note(st);
 }
 
 enum choir_status choir_scatter_v_x(choir_comm *comm, const void *send, const uint64_t *counts,
@@ -377,5 +390,5 @@ enum choir_status choir_scatter_v_x(choir_comm *comm, const void *send, const ui
         st = check_counts(comm, counts, offsets, "counts");
         a.in_count = counts, a.in_offset = offsets;
     }
-    return st == CHOIR_OK ? submit(comm, &a, stream, call) : st;
+    return st == CHOIR_OK ? submit(comm, &a, stream, call) : group_note(st);
 }

@@ -233,6 +233,8 @@ enum choir_status run_task(struct comm_task *t); /* waits for its turn, begins, 
 
 /* group.c */
 bool group_open(void);
+/* A call failed: if in a group, its end returns the first such error and runs nothing. Returns st. */
+enum choir_status group_note(enum choir_status st);
 enum choir_status group_add(struct choir_comm *c, const struct comm_call *call,
                             choir_stream *stream);
 enum choir_status group_add_message(struct choir_comm *c, const struct comm_message *m,

@@ -21,7 +21,8 @@ struct entry { /* one collective, or all messages of a communicator */
 };
 static _Thread_local struct group {
     uint32_t depth;
-    enum choir_status status; /* the first failure of a call in it */
+    enum choir_status status; /* the first failure of a call in it, and its record */
+    struct choir_error error;
     struct entry *entry;
     uint32_t count, room;
     struct {
@@ -48,18 +49,18 @@ static bool grow(void **list, uint32_t count, uint32_t *room, size_t size)
     return true;
 }
 
-static enum choir_status note(enum choir_status st)
+enum choir_status group_note(enum choir_status st)
 {
-    if (st < 0 && g.status == CHOIR_OK)
-        g.status = st;
+    if (base_unlikely(st < 0) && g.depth && g.status == CHOIR_OK)
+        g.status = st, g.error = *base_error_thread();
     return st;
 }
 
 static struct entry *add(struct choir_comm *c, struct choir_stream *stream)
 {
     if (!grow((void **)&g.entry, g.count, &g.room, sizeof(*g.entry))) {
-        note(comm_fail(c, CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a group of %u calls",
-                       g.count));
+        group_note(comm_fail(c, CHOIR_ERR_NO_MEMORY, "free memory",
+                             "no memory for a group of %u calls", g.count));
         return NULL;
     }
     struct entry *e = &g.entry[g.count++];
@@ -76,7 +77,7 @@ enum choir_status group_add(struct choir_comm *c, const struct comm_call *call,
     enum choir_status st = call_copy(c, call, &e->call);
     if (st != CHOIR_OK)
         g.count--;
-    return note(st);
+    return group_note(st);
 }
 
 enum choir_status group_add_message(struct choir_comm *c, const struct comm_message *m,
@@ -90,8 +91,8 @@ enum choir_status group_add_message(struct choir_comm *c, const struct comm_mess
         return CHOIR_ERR_NO_MEMORY;
     e->call = (struct comm_call){.kind = CHOIR_EXCHANGE, .type = CHOIR_UINT8};
     if (!grow((void **)&e->messages, e->message_count, &e->message_room, sizeof(*e->messages)))
-        return note(comm_fail(c, CHOIR_ERR_NO_MEMORY, "free memory",
-                              "no memory for a group of %u messages", e->message_count));
+        return group_note(comm_fail(c, CHOIR_ERR_NO_MEMORY, "free memory",
+                                    "no memory for a group of %u messages", e->message_count));
     e->messages[e->message_count++] = *m;
     return CHOIR_OK;
 }
@@ -99,7 +100,7 @@ enum choir_status group_add_message(struct choir_comm *c, const struct comm_mess
 enum choir_status group_add_creation(struct choir_comm *c, struct choir_comm **out)
 {
     if (!grow((void **)&g.creation, g.creations, &g.creation_room, sizeof(*g.creation)))
-        return note(base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a group"));
+        return group_note(base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a group"));
     g.creation[g.creations].comm = c;
     g.creation[g.creations++].out = out;
     return CHOIR_OK;
@@ -237,6 +238,8 @@ enum choir_status choir_group_end(void)
     enum choir_status st = g.status;
     if (st == CHOIR_OK)
         st = run_creations();
+    else
+        *base_error_thread() = g.error;
     if (st == CHOIR_OK)
         st = prepare_all();
     if (st == CHOIR_OK) {
