@@ -394,7 +394,8 @@ CHOIR_API enum choir_status choir_comm_create_auto(const struct choir_config *co
  *   key: the child's ranks are in order of key, then of rank in the parent. config: NULL: the parent's.
  *   child: receives the handle.
  * Ordering: collective. Threads: one.
- * Errors: of an operation; CHOIR_ERR_ARGUMENT config; as choir_comm_create, without a rendezvous.
+ * Errors: of an operation; CHOIR_ERR_ARGUMENT config, or color is below CHOIR_COLOR_NONE; as
+ *   choir_comm_create, without a rendezvous.
  * Cost: O(log N) steps, O(N) bytes; addresses and connections are the parent's. Source: MPI-4.1 section
  *   7.4.2. Since: 0.1.
  */

@@ -72,6 +72,9 @@ enum choir_status choir_comm_split(choir_comm *comm, int color, int key,
                                    const struct choir_config *config, choir_comm **child)
 {
     enum choir_status st = check_parent(comm, child, true);
+    if (st == CHOIR_OK && color < 0 && color != CHOIR_COLOR_NONE)
+        st = comm_fail(comm, CHOIR_ERR_ARGUMENT, "give a color >= 0, or CHOIR_COLOR_NONE",
+                       "color is %d", color);
     if (st != CHOIR_OK)
         return st;
     struct choir_comm *c = make_child(comm, config, &st);
