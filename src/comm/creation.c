@@ -12,6 +12,8 @@
 #include <string.h>
 #include <time.h>
 
+#define JOIN_GRACE_NS 2000000000u
+
 enum stage { STAGE_JOIN, STAGE_SPLIT, STAGE_CARDS, STAGE_AGREE, STAGE_DONE };
 struct creation {
     enum stage stage;
@@ -273,7 +275,9 @@ enum choir_status creation_advance(struct choir_comm *c)
              : was == STAGE_CARDS ? stage_cards(c)
                                   : stage_agree(c);
     }
-    if (st == CHOIR_IN_PROGRESS && base_now_ns() > x->deadline_ns)
+    /* The rendezvous keeps the deadline itself: its verdict, which names who is missing, may be on its way. */
+    uint64_t grace_ns = x->stage == STAGE_JOIN ? JOIN_GRACE_NS : 0;
+    if (st == CHOIR_IN_PROGRESS && base_now_ns() > x->deadline_ns + grace_ns)
         st = too_late(c);
     if (st == CHOIR_IN_PROGRESS)
         return st;
