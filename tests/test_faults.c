@@ -313,7 +313,9 @@ static void orders_rank(int rank, int size, void *arg)
     CHECK_OK(choir_comm_create(&id, rank, size, NULL, &c));
     CHECK_OK(choir_comm_split(c, rank % 2, 0, NULL, &half));
     CHECK_OK(choir_comm_split(c, 0, -rank, NULL, &all));
-    CHECK_OK(choir_barrier(all, NULL));
+    enum choir_status st = choir_barrier(all, NULL);
+    if (st != CHOIR_OK)
+        FAIL("way %d: rank %d: %s", way, rank, choir_status_name(st));
     if (way == 0 || way == 1) {
         CHECK_OK(choir_comm_destroy(way ? half : c));
         CHECK_OK(choir_comm_destroy(all));
@@ -323,6 +325,7 @@ static void orders_rank(int rank, int size, void *arg)
         CHECK_EQ(atexit(destroy_at_exit), 0);
         exit(0);
     } else {
+        test_sleep_ms(200); /* an end without destroy is a death to who still waits */
         exit(0);
     }
 }
