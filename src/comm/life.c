@@ -69,6 +69,7 @@ struct choir_comm *comm_alloc(const struct choir_config *config, enum choir_stat
 void comm_free(struct choir_comm *c)
 {
     creation_free(c);
+    watch_close(c);
     if (c->host_open)
         host_comm_close(&c->host);
     c->magic = 0;
@@ -188,7 +189,6 @@ enum choir_status choir_comm_destroy(choir_comm *c)
         choir_comm_finalize(c);
     else if (c->host_open)
         choir_comm_abort(c);
-    watch_close(c);
     if (c->host_open)
         say_bye(c);
     comm_free(c);

@@ -35,6 +35,7 @@ struct host_card {
 enum host_end_state { HOST_END_NONE, HOST_END_TRYING, HOST_END_READY, HOST_END_FAILED };
 struct host_peer;
 struct host_end { /* one transport's endpoint to a peer process; the cookie of its upcalls */
+    struct host_end *next; /* in host_peer.extra */
     struct host_peer *peer;
     uint32_t transport; /* index into host_process.transport */
     _Atomic uint32_t state;
@@ -45,7 +46,8 @@ struct host_peer { /* another process, or this one; lives as long as this proces
     struct choir_process id;
     struct host_end end[HOST_TRANSPORTS];
     _Atomic(struct host_card *) card; /* a copy, once a communicator brought it */
-    _Atomic uint32_t best;            /* index of the READY end to use + 1; 0: none yet */
+    _Atomic(struct host_end *) best; /* the first READY one; NULL: none yet */
+    struct host_end *extra;          /* further ones, of crossing connects */
     _Atomic uint32_t trying;          /* index being tried + 1; 0: not begun */
     _Atomic int32_t failed;           /* choir_status once no end is left or the process died */
 };
@@ -77,8 +79,7 @@ struct host_peer *host_peer_find(const struct choir_process *id, bool create);
 bool host_peer_reach(struct host_peer *peer, const struct host_card *card);
 static inline struct host_end *host_peer_end(struct host_peer *peer)
 {
-    uint32_t best = atomic_load_explicit(&peer->best, memory_order_acquire);
-    return best ? &peer->end[best - 1] : NULL;
+    return atomic_load_explicit(&peer->best, memory_order_acquire);
 }
 static inline const struct choir_transport_ops *host_end_ops(const struct host_end *end)
 {

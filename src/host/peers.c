@@ -45,10 +45,10 @@ struct host_peer *host_peer_find(const struct choir_process *id, bool create)
     return p;
 }
 
-static void set_best(struct host_peer *peer, uint32_t index)
+static void set_best(struct host_peer *peer, struct host_end *end)
 {
-    uint32_t none = 0;
-    atomic_compare_exchange_strong(&peer->best, &none, index + 1);
+    struct host_end *none = NULL;
+    atomic_compare_exchange_strong(&peer->best, &none, end);
 }
 
 /* Tries end `i` one step further. */
@@ -96,13 +96,13 @@ bool host_peer_reach(struct host_peer *peer, const struct host_card *card)
     for (uint32_t i = 0; i < host_process.transports && !going; i++) {
         enum host_end_state st = try_end(peer, i, card);
         if (st == HOST_END_READY)
-            set_best(peer, i);
+            set_best(peer, &peer->end[i]);
         going = st == HOST_END_TRYING || st == HOST_END_READY;
     }
     if (!going && !atomic_load(&peer->best))
         atomic_store(&peer->failed, CHOIR_ERR_NETWORK);
     atomic_store(&peer->trying, 0);
-    return atomic_load(&peer->best) != 0;
+    return atomic_load(&peer->best) != NULL;
 }
 
 void *process_accepted(void *context, const struct choir_process *id,
@@ -120,11 +120,14 @@ void *process_accepted(void *context, const struct choir_process *id,
         if (!end)
             return NULL;
         end->peer = peer, end->transport = i;
+        pthread_mutex_lock(&lock);
+        end->next = peer->extra;
+        peer->extra = end;
+        pthread_mutex_unlock(&lock);
     }
     end->endpoint = endpoint;
     atomic_store(&end->state, HOST_END_READY);
-    if (end == &peer->end[i])
-        set_best(peer, i);
+    set_best(peer, end);
     return end;
 }
 
@@ -351,6 +354,11 @@ void process_forget(void)
         while (peers[i]) {
             struct host_peer *p = peers[i];
             peers[i] = p->next;
+            while (p->extra) {
+                struct host_end *end = p->extra;
+                p->extra = end->next;
+                free(end);
+            }
             free(p->card);
             free(p);
         }
