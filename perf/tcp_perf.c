@@ -60,7 +60,7 @@ static void *accepted(void *c, const struct choir_process *p, struct choir_endpo
 {
     (void)c, (void)p;
     endpoint = e;
-    return NULL;
+    return e; /* any cookie: NULL would refuse */
 }
 
 static void *place(void *c, void *cookie, const struct choir_frame *f)
