@@ -3,11 +3,14 @@
  * host.h: the host engine: this process among others, links between ranks, and running plans on host memory.
  * Joins plans (src/plan), kernels (src/reduce) and transports; knows no collective by name.
  *
- *   process.c  the process: transports opened, peers reached, communicators found by key, frames handed out
- *   service.c  the service thread: poll, timers, operations of host streams
- *   link.c     one rank to another: inboxes, lanes, acknowledgements
- *   bind.c     a plan with byte offsets        engine.c, pending.c  the state machine that runs it
- *   wait.c     how a caller waits              bell.c               how a sleeper is woken
+ *   process.c, peers.c    this process: transports opened; other processes reached, frames handed to communicators
+ *   transports.c          finding transports and completing their tables
+ *   service.c             the service thread: poll, timers, operations of host streams
+ *   comm.c                a communicator as the engine sees it, and control frames
+ *   link.c, fragment.c    one rank to another: inboxes; fragments, acknowledgements
+ *   bind.c                a plan with byte offsets
+ *   engine.c, step.c, pending.c   the state machine that runs it
+ *   wait.c, bell.c        how a caller waits, and how a sleeper is woken
  */
 #ifndef HOST_HOST_H
 #define HOST_HOST_H
@@ -46,8 +49,8 @@ struct host_peer { /* another process, or this one; lives as long as this proces
     struct choir_process id;
     struct host_end end[HOST_TRANSPORTS];
     _Atomic(struct host_card *) card; /* a copy, once a communicator brought it */
-    _Atomic(struct host_end *) best; /* the first READY one; NULL: none yet */
-    struct host_end *extra;          /* further ones, of crossing connects */
+    _Atomic(struct host_end *) best;  /* the first READY one; NULL: none yet */
+    struct host_end *extra;           /* further ones, of crossing connects */
     _Atomic uint32_t trying;          /* index being tried + 1; 0: not begun */
     _Atomic int32_t failed;           /* choir_status once no end is left or the process died */
 };
