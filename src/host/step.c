@@ -178,7 +178,7 @@ static bool outs_blocked(const struct host_op *op, const struct host_run *run,
 }
 
 static enum step_result mismatch(struct host_op *op, const struct host_link *link,
-                                 const struct lane_line *line, uint64_t want)
+                                 const struct lane_line *line, uint64_t got, uint64_t want)
 {
     if (line->signature != op->signature)
         host_op_fail(op, CHOIR_ERR_MISMATCH, link,
@@ -188,8 +188,8 @@ static enum step_result mismatch(struct host_op *op, const struct host_link *lin
     else
         host_op_fail(op, CHOIR_ERR_MISMATCH, link,
                      "the counts of sender and receiver must be equal",
-                     "rank %u sent a fragment of %u bytes where rank %u expects %llu", link->peer,
-                     line->bytes, op->comm->rank, (unsigned long long)want);
+                     "rank %u sent %llu bytes where rank %u expects %llu", link->peer,
+                     (unsigned long long)got, op->comm->rank, (unsigned long long)want);
     return STEP_FAILED;
 }
 
@@ -212,7 +212,7 @@ static enum step_result await(struct host_op *op, struct host_run *run, const st
         bool pull = (line->where & LANE_WHERE) == LANE_AT_SENDER;
         uint64_t got = pull ? line->pull.bytes : line->bytes, want = pull ? r->bytes : hi - lo;
         if (base_unlikely(line->signature != op->signature || got != want))
-            return mismatch(op, link, line, want);
+            return mismatch(op, link, line, got, want);
     }
     for (uint32_t i = 0; i < r->outs; i++) {
         struct host_link *link = r->place[r->ins + i].link;
