@@ -36,6 +36,30 @@ bool group_open(void)
     return g.depth != 0;
 }
 
+/* A thread's lists end with it. */
+static pthread_key_t key;
+
+static void free_lists(void *unused)
+{
+    (void)unused;
+    free(g.entry);
+    free(g.creation);
+    g.entry = NULL, g.creation = NULL;
+    g.room = g.creation_room = 0;
+}
+
+static void make_key(void)
+{
+    pthread_key_create(&key, free_lists);
+}
+
+static void free_at_exit(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_key);
+    pthread_setspecific(key, &g);
+}
+
 static bool grow(void **list, uint32_t count, uint32_t *room, size_t size)
 {
     if (count < *room)
@@ -44,6 +68,8 @@ static bool grow(void **list, uint32_t count, uint32_t *room, size_t size)
     void *fresh = realloc(*list, more * size);
     if (!fresh)
         return false;
+    if (!*list)
+        free_at_exit();
     *list = fresh;
     *room = more;
     return true;

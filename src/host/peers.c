@@ -335,6 +335,26 @@ bool peers_remove_comm(struct host_comm *c, uint64_t most_ns)
     return true;
 }
 
+static void disconnect(struct host_end *end)
+{
+    uint32_t state = atomic_load(&end->state);
+    if (end->endpoint && state != HOST_END_NONE)
+        host_end_ops(end)->disconnect(end->endpoint);
+    end->endpoint = NULL;
+}
+
+/* No communicator is left, so nobody else looks at ends; upcalls that still come look at tables only. */
+void process_disconnect(void)
+{
+    for (uint32_t i = 0; i < PEER_BUCKETS; i++)
+        for (struct host_peer *p = peers[i]; p; p = p->next) {
+            for (uint32_t t = 0; t < host_process.transports; t++)
+                disconnect(&p->end[t]);
+            for (struct host_end *end = p->extra; end; end = end->next)
+                disconnect(end);
+        }
+}
+
 void process_forget(void)
 {
     host_control_sweep(true);

@@ -240,6 +240,7 @@ void host_stop(void)
 {
     pthread_mutex_lock(&life);
     if (users && !--users) {
+        process_disconnect();
         service_stop();
         for (uint32_t i = 0; i < host_process.transports; i++) {
             host_process.transport[i].ops->close(host_process.transport[i].t);

@@ -12,6 +12,7 @@ void *process_place(void *context, void *cookie, const struct choir_frame *frame
 void process_arrived(void *context, void *cookie, const struct choir_frame *frame, void *where);
 void process_failed(void *context, void *cookie, enum choir_status status, int sys_errno,
                     const char *text);
+void process_disconnect(void); /* from every process; no communicator is left */
 void process_forget(void); /* frees peers and early frames; transports are closed */
 void process_forked(void); /* in the child: forgets without freeing what other threads held */
 void service_forked(void);
