@@ -335,8 +335,11 @@ int perf_job_run(struct perf_job *job, void (*body)(struct perf_thread *))
     uint64_t start = base_now_ns();
     connect_processes(job, &job->thread[0]);
     job->create_s = (double)(base_now_ns() - start) / 1e9;
-    if (job->coll->prepare && !job->coll->prepare(a, job->ranks, job->thread[0].prints))
+    if (job->coll->prepare && !job->coll->prepare(a, job->ranks, job->thread[0].prints)) {
+        choir_comm_destroy(job->control);
+        free_threads(job);
         return 2;
+    }
     if (a->threads * a->per_thread > 1)
         share_id(job, &job->thread[0]);
     pthread_t *other = calloc((size_t)a->threads, sizeof(*other));
