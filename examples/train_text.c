@@ -544,6 +544,7 @@ int main(int argc, char **argv)
         write_curve(curve);
     if (rank == 0 && args.check)
         bad = check_curve(curve);
+    free(curve);
     check(choir_comm_destroy(comm), "choir_comm_destroy");
     return bad;
 }
