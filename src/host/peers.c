@@ -220,7 +220,7 @@ void process_arrived(void *context, void *cookie, const struct choir_frame *fram
 
 /* A process that ends in order says goodbye first, maybe over another endpoint than the one that is seen to close: its
  * frames are read before it is called dead. */
-#define DEATH_NS 3000000u
+#define DEATH_NS 50000000u
 struct death {
     struct death *next;
     struct service_work work;
@@ -335,12 +335,16 @@ bool peers_remove_comm(struct host_comm *c, uint64_t most_ns)
     return true;
 }
 
-static void disconnect(struct host_end *end)
+/* A crossing connect may have given one endpoint to two ends. */
+static void disconnect(struct host_peer *p, struct host_end *end)
 {
-    uint32_t state = atomic_load(&end->state);
-    if (end->endpoint && state != HOST_END_NONE)
-        host_end_ops(end)->disconnect(end->endpoint);
+    struct choir_endpoint *e = end->endpoint;
     end->endpoint = NULL;
+    bool other = p->end[end->transport].endpoint == e;
+    for (struct host_end *x = p->extra; x; x = x->next)
+        other |= x->endpoint == e;
+    if (e && !other)
+        host_end_ops(end)->disconnect(e);
 }
 
 /* No communicator is left, so nobody else looks at ends; upcalls that still come look at tables only. */
@@ -348,10 +352,10 @@ void process_disconnect(void)
 {
     for (uint32_t i = 0; i < PEER_BUCKETS; i++)
         for (struct host_peer *p = peers[i]; p; p = p->next) {
-            for (uint32_t t = 0; t < host_process.transports; t++)
-                disconnect(&p->end[t]);
             for (struct host_end *end = p->extra; end; end = end->next)
-                disconnect(end);
+                disconnect(p, end);
+            for (uint32_t t = 0; t < host_process.transports; t++)
+                disconnect(p, &p->end[t]);
         }
 }
 
