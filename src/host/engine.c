@@ -49,7 +49,7 @@ static uint64_t lay_out(struct host_run *run, const struct host_bound *b, uint8_
     at += align(fresh * b->most_places * sizeof(struct host_place));
     run->scratch_seg = (struct host_seg *)at,
     at += align(fresh * b->most_segs * sizeof(struct host_seg));
-    run->staging = at, at += align(b->slot_bytes);
+    run->staging = at, at += align(host_staging_bytes(b));
     run->pulled = at, at += PULLED_BYTES;
     return (uint64_t)(at - start);
 }

@@ -360,6 +360,7 @@ struct host_run { /* one live instance; its number modulo the window is its lane
     uint32_t index; /* of the cached resolved step */
     uint32_t seen;  /* message ins of the fragment known to have arrived */
     uint64_t at;    /* bytes of the step already done */
+    uint64_t until; /* HOST_WRITE: the end of what lies in staging */
     uint64_t slot_bytes;
     const struct host_rstep *now;
     struct plan_cursor cursor;

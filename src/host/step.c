@@ -6,7 +6,7 @@
 #include "host/step.h"
 #include <string.h>
 
-#define CHUNK_BYTES (512u << 10) /* read from a peer at a time into the place where it stays */
+#define CHUNK_BYTES (4u << 20) /* read from a peer at a time: an end of the operation is seen in between */
 
 /* --- landing: frames that transports write to their place at once -------------------------------- */
 
@@ -241,17 +241,33 @@ static void release(struct host_run *run, const struct host_rstep *r, uint64_t h
     run->seen = 0;
 }
 
-/* Where the step is a plain receive of a message to be pulled, larger pieces are read at a time. */
+/* Whether every message in waits at its sender to be read, so that no slot limits what is read at a time. */
+static bool all_pulled(const struct host_run *run, const struct host_rstep *r)
+{
+    for (uint32_t i = 0; i < r->ins; i++) {
+        struct host_link *link = r->place[i].link;
+        if (!link)
+            continue;
+        const struct lane_line *line =
+            host_link_in(link) ? lane_front(&link->rx[run->lane], 0) : NULL;
+        if (!line || (line->where & LANE_WHERE) != LANE_AT_SENDER)
+            return false;
+    }
+    return r->msg_ins > 0;
+}
+
+/* The end of the fragment that begins at run->at. Reading a peer's memory is a system call, so as much as can be is read at
+ * a time: all of it, or, where its place is still being read by others (an exchange in place), as much as staging holds. */
 static uint64_t fragment_end(const struct host_op *op, const struct host_run *run,
                              const struct host_rstep *r)
 {
-    uint64_t most = op->bound->slot_bytes;
-    if (r->ins == 1 && r->outs == 1 && r->msg_ins && r->simple && host_link_in(r->place[0].link)) {
-        const struct lane_line *line = lane_front(&r->place[0].link->rx[run->lane], 0);
-        if (line && (line->where & LANE_WHERE) == LANE_AT_SENDER && run->open == run->pendings)
-            most = base_max(most, CHUNK_BYTES);
+    uint64_t most = op->bound->slot_bytes, left = r->bytes - run->at;
+    if (left > most && !r->msg_outs && all_pulled(run, r)) {
+        most = base_min(left, CHUNK_BYTES);
+        if (outs_blocked(op, run, r, run->at, run->at + most))
+            most = host_staging_bytes(op->bound);
     }
-    return r->bytes - run->at < most ? r->bytes : run->at + most;
+    return left < most ? r->bytes : run->at + most;
 }
 
 static enum step_result end_fragment(struct host_run *run, const struct host_rstep *r, uint64_t hi)
@@ -292,7 +308,7 @@ enum step_result step_computed(struct host_op *op, struct host_run *run, const s
     uint32_t first_local = 0;
     const struct host_place *out = &r->place[r->ins];
     if (run->phase == HOST_WRITE) {
-        hi = base_min(r->bytes, lo + op->bound->slot_bytes);
+        hi = run->until;
         if (outs_blocked(op, run, r, lo, hi))
             return STEP_BLOCKED;
         spread(op, run, r, lo, hi, run->staging, UINT32_MAX);
@@ -305,31 +321,34 @@ enum step_result step_computed(struct host_op *op, struct host_run *run, const s
         first_local++;
     bool late = outs_blocked(op, run, r, lo, hi);
     if (late) {
-        hi = base_min(hi, lo + op->bound->slot_bytes);
+        hi = base_min(hi, lo + host_staging_bytes(op->bound));
         combine_range(op, run, r, lo, hi, run->staging);
         release(run, r, hi);
         run->phase = HOST_WRITE;
+        run->until = hi;
         return op->status == CHOIR_OK ? STEP_MOVED : STEP_FAILED;
     }
+    /* The ins are released before anything is published: who gets the result may write over what was read here (an
+     * exchange in place), and would have to wait for the release. */
     if (first_local == r->outs) { /* messages only: combined in the first one's slot */
         uint8_t *room = host_link_room(out[0].link, run->lane, hi - lo);
         combine_range(op, run, r, lo, hi, room);
-        if (op->status == CHOIR_OK) {
-            if (r->outs > 1)
-                spread(op, run, r, lo, hi, room, 0);
-            host_link_publish(out[0].link, run->lane, hi - lo, op->signature);
-        }
-    } else {
-        if (!receive_direct(op, run, r, lo, hi))
-            combine_range(op, run, r, lo, hi, r->simple || r->outs == 1 ? NULL : run->staging);
-        bool staged = !r->simple && r->outs > 1;
-        if (op->status == CHOIR_OK && r->outs > 1)
-            spread(op, run, r, lo, hi, staged ? run->staging : NULL,
-                   staged ? UINT32_MAX : first_local);
+        if (op->status != CHOIR_OK)
+            return STEP_FAILED;
+        release(run, r, hi);
+        if (r->outs > 1)
+            spread(op, run, r, lo, hi, room, 0);
+        host_link_publish(out[0].link, run->lane, hi - lo, op->signature);
+        return end_fragment(run, r, hi);
     }
+    bool staged = !r->simple && r->outs > 1;
+    if (!receive_direct(op, run, r, lo, hi))
+        combine_range(op, run, r, lo, hi, staged ? run->staging : NULL);
     if (op->status != CHOIR_OK)
         return STEP_FAILED;
     release(run, r, hi);
+    if (r->outs > 1)
+        spread(op, run, r, lo, hi, staged ? run->staging : NULL, staged ? UINT32_MAX : first_local);
     return end_fragment(run, r, hi);
 }
 
