@@ -151,6 +151,8 @@ struct choir_transport_ops {
 
 #define CHOIR_CAP_MAP 1u  /* alloc, map, unmap */
 #define CHOIR_CAP_READ 2u /* read */
+#define CHOIR_CAP_READ_FAST                                                                        \
+    4u /* read beats two copies through mapped memory for more than some 16 KiB */
 
 /* An out-of-tree transport is a shared object that exports this struct choir_transport_ops; load it with
  * CHOIR_TRANSPORT_PLUGINS=/path/lib.so. The symbol's name carries the ABI. */

@@ -102,7 +102,9 @@ static void run_job(struct job *j)
                          transport,
                          "CHOIR_TIMEOUT=30s",
                          "CHOIR_CREATE_TIMEOUT=30s",
-                         j->mode == COPY ? "CHOIR_SINGLE_COPY=0" : NULL,
+                         j->mode == COPY ? "CHOIR_SINGLE_COPY=0"
+                         : j->seed & 1   ? "CHOIR_SINGLE_COPY=2"
+                                         : "CHOIR_SINGLE_COPY=1",
                          NULL};
     struct test_ranks t = {.ranks = j->ranks, .env = env, .fn = rank_body, .arg = j};
     t.per_process = j->mode == THREADS ? j->ranks : j->mode == PAIRS ? 2 + (int)(j->seed % 2) : 1;

@@ -17,7 +17,7 @@ static struct mock_peer *opened(struct mock *m, struct mock_board *board)
     struct mock_peer *p = mock_connect(m, board, 0, &status);
     CHECK(p != NULL);
     CHECK_OK(mock_wait_connected(p));
-    CHECK_EQ(ops->caps(p->endpoint), CHOIR_CAP_MAP | CHOIR_CAP_READ);
+    CHECK_EQ(ops->caps(p->endpoint), CHOIR_CAP_MAP | CHOIR_CAP_READ | CHOIR_CAP_READ_FAST);
     return p;
 }
 

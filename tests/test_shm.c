@@ -148,7 +148,7 @@ static void read_rank(int rank, int size, void *arg)
     struct mock_board *board = arg;
     struct mock m;
     bool off = board->word[0] && rank;
-    setenv("CHOIR_SINGLE_COPY", off ? "0" : "1", 1);
+    setenv("CHOIR_SINGLE_COPY", off ? "0" : "2", 1);
     knob_reload();
     mock_init(&m, ops, rank);
     struct mock_peer *p = mock_pair(&m, board, rank, rank == 0);
@@ -169,6 +169,7 @@ static void read_rank(int rank, int size, void *arg)
     } else if (!(ops->caps(p->endpoint) & CHOIR_CAP_READ)) {
         test_skip_part("the kernel forbids process_vm_readv here");
     } else {
+        CHECK(ops->caps(p->endpoint) & CHOIR_CAP_READ_FAST);
         CHECK_OK(ops->read(p->endpoint, got, at + 5, bytes));
         for (size_t i = 0; i < bytes; i++)
             CHECK_EQ(got[i], (unsigned char)((i + 5) * 7 + 1u - (unsigned)rank));

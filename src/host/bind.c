@@ -3,7 +3,7 @@
  * bind.c: from parts to bytes. A plan with one instance and few steps is resolved once and kept, so that a repeated call
  * resolves nothing; others are resolved step by step as they run. Both ways go through host_resolve.
  */
-#include "host/host.h"
+#include "host/step.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -139,6 +139,43 @@ static void resolve_all(struct host_comm *comm, struct host_bound *b, struct hos
     b->cached = n;
 }
 
+/* Whether the places overlap when IN and OUT are the same memory. */
+static bool overlap(const struct host_place *a, const struct host_place *b)
+{
+    for (uint32_t i = 0; i < a->segs; i++)
+        for (uint32_t k = 0; k < b->segs; k++)
+            if (a->seg[i].at < b->seg[k].at + b->seg[k].bytes &&
+                b->seg[k].at < a->seg[i].at + a->seg[i].bytes)
+                return true;
+    return false;
+}
+
+static bool writes_over(const struct host_rstep *r, const struct host_place *source)
+{
+    for (uint32_t i = r->ins; i < (uint32_t)r->ins + r->outs; i++)
+        if (!r->place[i].link && r->place[i].buf == CHOIR_OUT && overlap(&r->place[i], source))
+            return true;
+    return false;
+}
+
+/* Finds the messages whose source is received over, in place, before this rank sends anything that depends on what it
+ * received: nothing told it that they had been read. */
+static void mark_exchanged(struct host_bound *b)
+{
+    enum choir_kind kind = (enum choir_kind)b->plan->kind;
+    bool aligned = kind == CHOIR_ALL_REDUCE || kind == CHOIR_ALL_TO_ALL; /* IN lies at OUT */
+    for (uint32_t i = 0; i < b->cached; i++) {
+        struct host_rstep *r = &b->rstep[i];
+        if (!aligned || r->ins != 1 || r->msg_ins || !r->msg_outs)
+            continue;
+        for (uint32_t k = i + 1; k < b->cached && !r->exchanged; k++) {
+            r->exchanged = b->rstep[k].msg_ins && writes_over(&b->rstep[k], &r->place[0]);
+            if (b->rstep[k].msg_ins && b->rstep[k].msg_outs)
+                break;
+        }
+    }
+}
+
 static void count_receives(struct host_bound *b)
 {
     while (b->receives < b->cached) {
@@ -147,6 +184,14 @@ static void count_receives(struct host_bound *b)
             break;
         b->receives++;
     }
+}
+
+static uint64_t extent_of(const struct choir_cut *cut)
+{
+    uint64_t end = 0;
+    for (uint32_t p = 0; p < cut->parts; p++)
+        end = base_max(end, plan_part_off(cut, p) + plan_part_len(cut, p));
+    return end;
 }
 
 enum choir_status host_bind(struct host_comm *comm, struct choir_plan *plan, uint32_t elem,
@@ -175,6 +220,10 @@ enum choir_status host_bind(struct host_comm *comm, struct choir_plan *plan, uin
     b->slot_bytes = plan->slot * elem;
     b->tmp_stride = plan_tmp_stride(plan, elem) * elem;
     b->tmp_bytes = b->tmp_stride * plan->tmp;
+    for (unsigned i = 0; i < 2 && plan->kind != CHOIR_EXCHANGE; i++)
+        b->extent[i] = extent_of(&plan->cut[i]) * elem;
+    b->pulled_bytes =
+        base_max(base_max(PULLED_BYTES, 64u * x.most_ins), base_min(b->tmp_stride, FETCHED_BYTES));
     b->most_places = x.most_places;
     b->most_segs = x.most_segs;
     b->most_ins = x.most_ins;
@@ -186,6 +235,8 @@ enum choir_status host_bind(struct host_comm *comm, struct choir_plan *plan, uin
         resolve_all(comm, b, places, (struct host_seg *)(places + x.places));
         if (plan->kind == CHOIR_EXCHANGE)
             count_receives(b);
+        else
+            mark_exchanged(b);
     }
     *out = b;
     return CHOIR_OK;

@@ -49,8 +49,8 @@ static uint64_t lay_out(struct host_run *run, const struct host_bound *b, uint8_
     at += align(fresh * b->most_places * sizeof(struct host_place));
     run->scratch_seg = (struct host_seg *)at,
     at += align(fresh * b->most_segs * sizeof(struct host_seg));
-    run->staging = at, at += align(host_staging_bytes(b));
-    run->pulled = at, at += PULLED_BYTES;
+    run->staging = at, at += align(b->slot_bytes);
+    run->pulled = at, at += align(b->pulled_bytes);
     return (uint64_t)(at - start);
 }
 
@@ -75,6 +75,7 @@ static void next_step(struct host_op *op, struct host_run *run)
     const struct host_bound *b = op->bound;
     run->at = 0;
     run->seen = 0;
+    run->fetched = false;
     run->phase = HOST_AWAIT;
     if (b->cached) {
         run->finished = run->index == b->cached;
@@ -113,6 +114,8 @@ enum choir_status host_op_start(struct host_op *op)
     op->status = CHOIR_OK;
     op->live = 0;
     op->waiting = -1;
+    op->in_place = op->base[CHOIR_IN] < op->base[CHOIR_OUT] + b->extent[CHOIR_OUT] &&
+                   op->base[CHOIR_OUT] < op->base[CHOIR_IN] + b->extent[CHOIR_IN];
     if (!grow_scratch(op->comm, each * op->window))
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory or lower CHOIR_SLOT",
                          "no memory for %llu bytes of scratch",

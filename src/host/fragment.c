@@ -19,6 +19,7 @@ static bool line_free(struct lane_tx *tx)
 
 static bool room(struct lane_tx *tx, uint64_t bytes, uint64_t *head, uint64_t *offset)
 {
+    lane_tx_warm(tx, bytes);
     if (lane_tx_room(tx, bytes, head, offset))
         return true;
     lane_tx_refresh(tx);
@@ -76,12 +77,12 @@ static void publish(struct host_link *link, struct lane_tx *tx, struct lane_line
 
 static uint8_t *lent_ring(struct host_link *link, uint32_t lane)
 {
-    uint64_t ring = link->tx[lane].ring_bytes;
+    uint64_t slot = link->comm->slot_bytes, all = lane_ring_at(LANE_COUNT, slot);
     if (!link->lent) {
-        link->lent = malloc(LANE_COUNT * ring);
-        atomic_fetch_add(&link->comm->private_bytes, LANE_COUNT * ring);
+        link->lent = malloc(all);
+        atomic_fetch_add(&link->comm->private_bytes, all);
     }
-    return link->lent ? link->lent + lane * ring : NULL;
+    return link->lent ? link->lent + lane_ring_at(lane, slot) : NULL;
 }
 
 void *host_link_room(struct host_link *link, uint32_t lane, uint64_t bytes)
@@ -112,8 +113,7 @@ void host_link_publish(struct host_link *link, uint32_t lane, uint64_t bytes, ui
     if (tx->line)
         publish(link, tx, &tx->line[tx->next % LANE_DEPTH], bytes, signature, where);
     else
-        send_frame(link, lane, link->lent + lane * tx->ring_bytes + offset, bytes, signature,
-                   offset, where);
+        send_frame(link, lane, lent_ring(link, lane) + offset, bytes, signature, offset, where);
 }
 
 bool host_link_put(struct host_link *link, uint32_t lane, const void *source, uint64_t bytes,

@@ -29,10 +29,10 @@
  * { uint8_t name_bytes, address_bytes (little endian 16 bit); name; address }. */
 struct host_card {
     struct choir_process process;
-    uint64_t host_key;       /* equal on ranks of a host */
-    uint32_t version, bytes; /* bytes: of the whole card */
+    uint64_t host_key;               /* equal on ranks of a host */
+    uint32_t version, bytes;         /* bytes: of the whole card */
     uint32_t cores, flags;
-    uint64_t wire_hash; /* of every setting that must be equal on all ranks */
+    uint64_t wire_hash;              /* of every setting that must be equal on all ranks */
 };
 
 enum host_end_state { HOST_END_NONE, HOST_END_TRYING, HOST_END_READY, HOST_END_FAILED };
@@ -97,7 +97,7 @@ uint32_t host_progress(void);
 /* Frames. Kinds below CHOIR_FRAME_DATA are control; comm handles those from HOST_FRAME_COMM on. */
 enum host_frame {
     HOST_FRAME_LINK = 1, /* "make an inbox for me": arg[0] bell key (0: none), arg[1] slot bytes */
-    HOST_FRAME_INBOX, /* the answer: arg[0] inbox key (0: send frames), arg[1] 1: may pull, arg[2] bell key */
+    HOST_FRAME_INBOX, /* the answer: arg[0] inbox key (0: send frames), arg[1] 1: long messages are read fast, arg[2] bell key */
     HOST_FRAME_COMM = 16,
     HOST_FRAME_FRAGMENT =
         CHOIR_FRAME_DATA, /* lane, sequence, signature; arg[0] data ring offset, arg[1] where,
@@ -160,8 +160,9 @@ struct host_link { /* this rank and one peer rank of a communicator, both direct
     struct host_comm *comm;
     _Atomic uint32_t out; /* enum host_link_state of the sending direction */
     _Atomic uint32_t in;  /* 1: an inbox is there */
-    bool pulls; /* the peer can read this process's memory (messages to it may be pulled) */
-    bool same;  /* same process: its addresses are ours */
+    bool
+        pulls; /* the peer is fast at reading this process's memory: long messages are left for it */
+    bool same; /* same process: its addresses are ours */
     _Atomic uint32_t dead;
     struct host_end *end;             /* what we send over */
     struct host_end *back_end;        /* what the peer sends over */
@@ -297,6 +298,8 @@ struct host_rstep { /* a step at one iteration and instance */
     uint16_t ins, outs;
     uint16_t msg_ins, msg_outs;
     bool simple; /* every local place is one segment */
+    bool
+        exchanged; /* pending: in place, received bytes are written over its source before anything else is sent */
     uint64_t bytes;
     struct host_place *place; /* ins, then outs */
 };
@@ -305,7 +308,9 @@ struct host_bound {
     const char *algorithm; /* that made it */
     uint32_t elem;         /* bytes of an element */
     uint64_t slot_bytes;
+    uint64_t extent[2]; /* bytes of IN and OUT, to the end of the last part; EXCHANGE: 0 */
     uint64_t tmp_stride, tmp_bytes;  /* of one instance */
+    uint64_t pulled_bytes;           /* of host_run.pulled */
     uint32_t most_places, most_segs; /* of any step */
     uint32_t most_ins;
     uint32_t pendings;     /* most messages an instance posts */
@@ -332,9 +337,11 @@ struct host_combine {
     enum choir_type type;
 };
 
-/* Messages to this size are copied to slots (or frames) at once; longer ones are read by the peer, or lent to the
- * transport, where that is possible: two copies through warm slots cost less than a system call and pinning pages. */
-#define HOST_COPY_BYTES 8192u
+/* Messages to this size are always copied through slots; longer ones are read by the peer, if that is faster (CHOIR_CAP_READ_FAST):
+ * two copies through warm slots cost less than a system call and pinning pages. */
+#define HOST_COPY_BYTES 16384u
+/* Messages over this size are lent to the transport where frames carry them, shorter ones copied. */
+#define HOST_LEND_BYTES 8192u
 
 struct host_pending { /* a message from local memory, streaming in the background */
     struct host_link *link;
@@ -342,6 +349,7 @@ struct host_pending { /* a message from local memory, streaming in the backgroun
     struct host_seg *seg;
     uint32_t segs;
     bool started, pull, published; /* begun; to be read by the peer; nothing left to publish */
+    bool exchanged;                /* as in host_rstep */
     uint64_t bytes, done;          /* published so far */
     uint32_t first, last;          /* fragment numbers, once begun and once published */
 };
@@ -360,7 +368,9 @@ struct host_run { /* one live instance; its number modulo the window is its lane
     uint32_t index; /* of the cached resolved step */
     uint32_t seen;  /* message ins of the fragment known to have arrived */
     uint64_t at;    /* bytes of the step already done */
-    uint64_t until; /* HOST_WRITE: the end of what lies in staging */
+    uint64_t until; /* HOST_WRITE: the end of what lies in staging or, fetched, in pulled */
+    bool
+        fetched; /* what peers' messages hold up to there lies in pulled, and is still to be combined */
     uint64_t slot_bytes;
     const struct host_rstep *now;
     struct plan_cursor cursor;
@@ -380,6 +390,7 @@ struct host_op {
     struct host_comm *comm;
     const struct host_bound *bound;
     uint8_t *base[2]; /* IN, OUT */
+    bool in_place;    /* these overlap */
     uint32_t signature;
     uint64_t sequence;
     struct host_combine combine;
@@ -401,6 +412,16 @@ static inline uint8_t *host_op_base(const struct host_op *op, const struct host_
                                     uint32_t buf)
 {
     return buf == CHOIR_TMP ? run->tmp : op->base[buf];
+}
+
+/* The longest message of a step that is copied to the peer rather than left for it to read, or lent. What an exchange in
+ * place is going to overwrite is copied: its reader would be waited for. */
+static inline uint64_t host_copy_most(const struct host_op *op, bool exchanged,
+                                      const struct host_link *link, uint32_t lane)
+{
+    if (!link->tx[lane].line)
+        return HOST_LEND_BYTES;
+    return !link->pulls || (op->in_place && exchanged) ? UINT64_MAX : HOST_COPY_BYTES;
 }
 
 /* pending.c */

@@ -21,7 +21,14 @@
 #define LANE_DEPTH 16u
 #define LANE_INLINE 48u /* bytes a control line carries itself */
 #define LANE_COUNT 8u   /* lanes of a link: one for each instance that may be live */
-#define LANE_SLOTS 4u   /* full-sized fragments the data ring holds */
+#define LANE_SLOTS                                                                                 \
+    4u /* full-sized fragments a data ring holds at least: the depth plans are proved at */
+/* The ring of lane 0, which plans of one instance stream long messages through: larger than a core's second-level cache. To
+ * rewrite a line that the reader's core still has in that cache costs about ten times a copy of it; once it has fallen
+ * out, nothing (perf/NOTES.md "rings"). The lanes of several instances make up as much together. */
+#define LANE_WIDE_SLOTS 32u
+/* Shorter fragments begin at the ring's start again whenever all is consumed: there lines are in the nearest cache. */
+#define LANE_WARM 4096u
 
 enum lane_where { LANE_AT_LINE, LANE_AT_DATA, LANE_AT_SENDER, LANE_AT_PLACE };
 #define LANE_WHERE 3u
@@ -55,11 +62,20 @@ _Static_assert(sizeof(struct lane_back) == BASE_LINE, "one line for each lane's 
 struct lane_segment {
     struct lane_back back[LANE_COUNT];
     struct lane_line line[LANE_COUNT][LANE_DEPTH];
-    uint8_t data[]; /* LANE_COUNT rings of LANE_SLOTS * slot bytes */
+    uint8_t data[]; /* the lanes' rings */
 };
+static inline uint64_t lane_ring_bytes(uint32_t lane, uint64_t slot_bytes)
+{
+    return (lane ? LANE_SLOTS : LANE_WIDE_SLOTS) * slot_bytes;
+}
+/* Where a lane's ring begins in `data`; of lane LANE_COUNT: their end. */
+static inline uint64_t lane_ring_at(uint32_t lane, uint64_t slot_bytes)
+{
+    return lane ? (LANE_WIDE_SLOTS + (lane - 1) * LANE_SLOTS) * slot_bytes : 0;
+}
 static inline uint64_t lane_segment_bytes(uint64_t slot_bytes)
 {
-    return sizeof(struct lane_segment) + LANE_COUNT * LANE_SLOTS * slot_bytes;
+    return sizeof(struct lane_segment) + lane_ring_at(LANE_COUNT, slot_bytes);
 }
 
 /* A place the receiver names beforehand, so that a transport writes fragments there at once: fragments
@@ -93,8 +109,8 @@ struct lane_tx {
     uint32_t freed;    /* by frames: published fragments whose source may be rewritten, a prefix */
     uint32_t queued;   /* pending messages not fully published: first posted, first served */
     uint32_t blocked;  /* pass of host_pending_advance in which an earlier message was in the way */
-    uint64_t head, tail; /* of the data ring, in bytes ever used */
-    uint64_t ring_bytes;
+    uint64_t head, tail;        /* of the data ring, in bytes ever used */
+    uint64_t ring_bytes;        /* of it in use: the sender's own choice */
     uint64_t end[LANE_DEPTH];   /* head after each fragment under way */
     struct choir_send *request; /* [LANE_DEPTH]; by frames only */
     _Atomic uint32_t *heard;    /* consumed, as the receiver's frames told; by frames only */
@@ -118,7 +134,12 @@ static inline void lane_tx_refresh(struct lane_tx *tx)
         return;
     tx->tail = tx->end[(seen - 1) % LANE_DEPTH];
     tx->consumed = seen;
-    if (seen == tx->next) /* all gone: begin at the ring's start again, where lines are warm */
+}
+
+/* With nothing under way, a short fragment goes to the ring's start. */
+static inline void lane_tx_warm(struct lane_tx *tx, uint64_t bytes)
+{
+    if (tx->head == tx->tail && bytes <= LANE_WARM)
         tx->head = tx->tail = (tx->head + tx->ring_bytes - 1) / tx->ring_bytes * tx->ring_bytes;
 }
 

@@ -65,7 +65,7 @@ static void try_bell(struct host_link *link, struct host_end *end)
 static void answer_inbox(struct host_link *link, struct host_end *end)
 {
     struct host_comm *comm = link->comm;
-    bool pulls = same_process(end) || (host_end_ops(end)->caps(end->endpoint) & CHOIR_CAP_READ);
+    bool pulls = host_end_ops(end)->caps(end->endpoint) & CHOIR_CAP_READ_FAST;
     struct choir_frame f = {.kind = HOST_FRAME_INBOX,
                             .comm = comm->key,
                             .from = comm->rank,
@@ -100,12 +100,11 @@ static void make_inbox(struct host_link *link, struct host_end *end, const struc
                 memset(link->segment, 0, bytes), atomic_fetch_add(&comm->private_bytes, bytes);
             atomic_fetch_add(&comm->frame_links, 1);
         }
-        uint64_t ring = LANE_SLOTS * comm->slot_bytes;
         for (uint32_t l = 0; l < LANE_COUNT && link->segment; l++) {
             link->rx[l].line = link->segment->line[l];
-            link->rx[l].data = link->segment->data + l * ring;
+            link->rx[l].data = link->segment->data + lane_ring_at(l, comm->slot_bytes);
             link->rx[l].back = &link->segment->back[l];
-            link->rx[l].ring_bytes = ring;
+            link->rx[l].ring_bytes = lane_ring_bytes(l, comm->slot_bytes);
         }
         link->back_end = end;
     }
@@ -145,15 +144,20 @@ void host_link_frame(struct host_comm *comm, struct host_end *end, const struct 
     host_bell_wake_own(comm);
 }
 
+/* Rings of all the ranks of this host together stay in the cache they share. */
+#define RINGS_BYTES (4u << 20)
+
 static void open_lanes(struct host_link *link)
 {
-    uint64_t ring = LANE_SLOTS * link->comm->slot_bytes;
+    uint64_t share = RINGS_BYTES / link->comm->local_ranks / BASE_LINE * BASE_LINE;
+    uint64_t slot = link->comm->slot_bytes;
     for (uint32_t l = 0; l < LANE_COUNT; l++) {
         struct lane_tx *tx = &link->tx[l];
-        tx->ring_bytes = ring;
+        tx->ring_bytes = lane_ring_bytes(l, slot);
         if (link->mapped) {
+            tx->ring_bytes = base_min(tx->ring_bytes, base_max(share, LANE_SLOTS * slot));
             tx->line = link->mapped->line[l];
-            tx->data = link->mapped->data + l * ring;
+            tx->data = link->mapped->data + lane_ring_at(l, slot);
             tx->back = &link->mapped->back[l];
         } else {
             tx->heard = &link->heard[l];

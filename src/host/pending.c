@@ -19,6 +19,7 @@ void host_pending_post(struct host_op *op, struct host_run *run, const struct ho
                                .base = host_op_base(op, run, from->buf),
                                .seg = seg,
                                .segs = from->segs,
+                               .exchanged = r->exchanged,
                                .bytes = r->bytes};
     link->tx[run->lane].queued++;
 }
@@ -43,7 +44,7 @@ static bool put_fragment(struct host_op *op, struct host_run *run, struct host_p
 {
     if (p->segs <= 1) {
         const uint8_t *source = p->segs ? p->base + p->seg[0].at + p->done : p->base;
-        return host_link_put(p->link, run->lane, source, n, op->signature, n > HOST_COPY_BYTES);
+        return host_link_put(p->link, run->lane, source, n, op->signature, n > HOST_LEND_BYTES);
     }
     void *room = host_link_room(p->link, run->lane, n);
     if (!room)
@@ -59,7 +60,8 @@ static bool stream(struct host_op *op, struct host_run *run, struct host_pending
     struct lane_tx *tx = &p->link->tx[run->lane];
     if (!p->started) {
         p->first = tx->next + 1;
-        p->pull = tx->line && p->link->pulls && p->segs == 1 && p->bytes > HOST_COPY_BYTES;
+        p->pull = tx->line && p->segs == 1 &&
+                  p->bytes > host_copy_most(op, p->exchanged, p->link, run->lane);
         if (p->pull && !host_link_put_pull(p->link, run->lane, p->base + p->seg[0].at, p->bytes,
                                            op->signature))
             return false;

@@ -6,7 +6,8 @@
 #include "host/step.h"
 #include <string.h>
 
-#define CHUNK_BYTES (4u << 20) /* read from a peer at a time: an end of the operation is seen in between */
+#define CHUNK_BYTES                                                                                \
+    (4u << 20) /* read from a peer at a time: an end of the operation is seen in between */
 
 /* --- landing: frames that transports write to their place at once -------------------------------- */
 
@@ -83,10 +84,40 @@ static uint8_t *local_at(const struct host_op *op, const struct host_run *run,
     return base;
 }
 
+static void read_sender(struct host_op *op, struct host_link *link, void *to, uint64_t from,
+                        uint64_t bytes)
+{
+    if (host_link_read(link, to, from, bytes) != CHOIR_OK)
+        host_op_fail(op, CHOIR_ERR_PEER_DEAD, link,
+                     "see the log of that rank; CHOIR_SINGLE_COPY=0 avoids this path",
+                     "rank %u's memory cannot be read", link->peer);
+}
+
+/* Reads [lo, hi) of all messages in, which wait at their senders, to run->pulled. */
+static void fetch(struct host_op *op, struct host_run *run, const struct host_rstep *r, uint64_t lo,
+                  uint64_t hi)
+{
+    uint8_t *to = run->pulled;
+    for (uint32_t i = 0; i < r->ins; i++) {
+        struct host_link *link = r->place[i].link;
+        if (!link)
+            continue;
+        const struct lane_line *line = lane_front(&link->rx[run->lane], 0);
+        read_sender(op, link, to, line->pull.address + lo, hi - lo);
+        to += hi - lo;
+    }
+    run->fetched = true;
+}
+
 /* The bytes of message in i at `at` of the step (lo: where the present fragment begins). */
 static const void *message_at(struct host_op *op, struct host_run *run, const struct host_place *p,
                               uint64_t lo, uint64_t at, uint64_t bytes, uint8_t **room)
 {
+    if (run->fetched) {
+        const uint8_t *from = *room + (at - lo);
+        *room += run->until - lo;
+        return from;
+    }
     struct lane_rx *rx = &p->link->rx[run->lane];
     const struct lane_line *line = lane_front(rx, 0);
     switch (line->where & LANE_WHERE) {
@@ -105,11 +136,14 @@ static const void *message_at(struct host_op *op, struct host_run *run, const st
         return (const void *)(uintptr_t)(line->pull.address + at);
     uint8_t *to = *room;
     *room += bytes;
-    if (host_link_read(p->link, to, line->pull.address + at, bytes) != CHOIR_OK)
-        host_op_fail(op, CHOIR_ERR_PEER_DEAD, p->link,
-                     "see the log of that rank; CHOIR_SINGLE_COPY=0 avoids this path",
-                     "rank %u's memory cannot be read", p->link->peer);
+    read_sender(op, p->link, to, line->pull.address + at, bytes);
     return to;
+}
+
+/* Bytes of each message in that `room` bytes of run->pulled hold. */
+static uint64_t pulled_each(const struct host_rstep *r, uint64_t room)
+{
+    return base_max(room / r->msg_ins / 64 * 64, 64u);
 }
 
 /* Combines [lo, hi) of the step into `into` (contiguous), or, NULL, into its first local out. */
@@ -117,9 +151,9 @@ static void combine_range(struct host_op *op, struct host_run *run, const struct
                           uint64_t lo, uint64_t hi, uint8_t *into)
 {
     const struct host_place *out = &r->place[r->ins];
-    uint64_t most = r->msg_ins ? PULLED_BYTES / r->msg_ins / 64 * 64 : UINT64_MAX;
+    uint64_t most = r->msg_ins && !run->fetched ? pulled_each(r, PULLED_BYTES) : UINT64_MAX;
     for (uint64_t at = lo; at < hi && op->status == CHOIR_OK;) {
-        uint64_t n = base_min(hi - at, base_max(most, 64u));
+        uint64_t n = base_min(hi - at, most);
         uint8_t *dst = into ? into + (at - lo) : local_at(op, run, out, at, &n);
         for (uint32_t i = 0; i < r->ins && !r->simple; i++)
             if (!r->place[i].link)
@@ -257,15 +291,15 @@ static bool all_pulled(const struct host_run *run, const struct host_rstep *r)
 }
 
 /* The end of the fragment that begins at run->at. Reading a peer's memory is a system call, so as much as can be is read at
- * a time: all of it, or, where its place is still being read by others (an exchange in place), as much as staging holds. */
+ * a time: all of it, or, where its place is still being read by others (an exchange in place), what run->pulled holds. */
 static uint64_t fragment_end(const struct host_op *op, const struct host_run *run,
-                             const struct host_rstep *r)
+                             const struct host_rstep *r, bool pulled)
 {
     uint64_t most = op->bound->slot_bytes, left = r->bytes - run->at;
-    if (left > most && !r->msg_outs && all_pulled(run, r)) {
+    if (left > most && pulled) {
         most = base_min(left, CHUNK_BYTES);
         if (outs_blocked(op, run, r, run->at, run->at + most))
-            most = host_staging_bytes(op->bound);
+            most = pulled_each(r, op->bound->pulled_bytes);
     }
     return left < most ? r->bytes : run->at + most;
 }
@@ -295,61 +329,72 @@ static bool receive_direct(struct host_op *op, struct host_run *run, const struc
         return true;
     if ((line->where & LANE_WHERE) != LANE_AT_SENDER)
         return false;
-    if (host_link_read(in->link, to, line->pull.address + lo, hi - lo) != CHOIR_OK)
-        host_op_fail(op, CHOIR_ERR_PEER_DEAD, in->link,
-                     "see the log of that rank; CHOIR_SINGLE_COPY=0 avoids this path",
-                     "rank %u's memory cannot be read", in->link->peer);
+    read_sender(op, in->link, to, line->pull.address + lo, hi - lo);
     return true;
+}
+
+/* Combines [lo, hi) of the step where it has to go. The ins are released before anything is published: who gets the
+ * result may write over what was read here (an exchange in place), and would have to wait for the release. */
+static enum step_result write_now(struct host_op *op, struct host_run *run,
+                                  const struct host_rstep *r, uint64_t lo, uint64_t hi)
+{
+    const struct host_place *out = &r->place[r->ins];
+    uint32_t first_local = 0;
+    while (first_local < r->outs && out[first_local].link)
+        first_local++;
+    bool local = first_local < r->outs, staged = local && !r->simple && r->outs > 1;
+    /* Messages only: in the first one's slot. */
+    uint8_t *room = staged  ? run->staging
+                    : local ? NULL
+                            : host_link_room(out[0].link, run->lane, hi - lo);
+    if (run->fetched || !receive_direct(op, run, r, lo, hi))
+        combine_range(op, run, r, lo, hi, room);
+    if (op->status != CHOIR_OK)
+        return STEP_FAILED;
+    if (!run->fetched)
+        release(run, r, hi);
+    run->fetched = false;
+    if (r->outs > 1)
+        spread(op, run, r, lo, hi, room, staged ? UINT32_MAX : first_local % r->outs);
+    if (!local)
+        host_link_publish(out[0].link, run->lane, hi - lo, op->signature);
+    return end_fragment(run, r, hi);
+}
+
+/* What was read before others had read what lies at its place, once they have. */
+static enum step_result write_later(struct host_op *op, struct host_run *run,
+                                    const struct host_rstep *r)
+{
+    if (outs_blocked(op, run, r, run->at, run->until))
+        return STEP_BLOCKED;
+    if (run->fetched)
+        return write_now(op, run, r, run->at, run->until);
+    spread(op, run, r, run->at, run->until, run->staging, UINT32_MAX);
+    return end_fragment(run, r, run->until);
 }
 
 enum step_result step_computed(struct host_op *op, struct host_run *run, const struct host_rstep *r)
 {
-    uint64_t lo = run->at, hi = fragment_end(op, run, r);
-    uint32_t first_local = 0;
-    const struct host_place *out = &r->place[r->ins];
-    if (run->phase == HOST_WRITE) {
-        hi = run->until;
-        if (outs_blocked(op, run, r, lo, hi))
-            return STEP_BLOCKED;
-        spread(op, run, r, lo, hi, run->staging, UINT32_MAX);
-        return end_fragment(run, r, hi);
-    }
+    if (run->phase == HOST_WRITE)
+        return write_later(op, run, r);
+    bool pulled = !r->msg_outs && all_pulled(run, r);
+    uint64_t lo = run->at, hi = fragment_end(op, run, r, pulled);
     enum step_result ready = await(op, run, r, lo, hi);
     if (ready != STEP_MOVED)
         return ready;
-    while (first_local < r->outs && out[first_local].link)
-        first_local++;
-    bool late = outs_blocked(op, run, r, lo, hi);
-    if (late) {
-        hi = base_min(hi, lo + host_staging_bytes(op->bound));
-        combine_range(op, run, r, lo, hi, run->staging);
-        release(run, r, hi);
-        run->phase = HOST_WRITE;
-        run->until = hi;
-        return op->status == CHOIR_OK ? STEP_MOVED : STEP_FAILED;
-    }
-    /* The ins are released before anything is published: who gets the result may write over what was read here (an
-     * exchange in place), and would have to wait for the release. */
-    if (first_local == r->outs) { /* messages only: combined in the first one's slot */
-        uint8_t *room = host_link_room(out[0].link, run->lane, hi - lo);
-        combine_range(op, run, r, lo, hi, room);
-        if (op->status != CHOIR_OK)
-            return STEP_FAILED;
-        release(run, r, hi);
-        if (r->outs > 1)
-            spread(op, run, r, lo, hi, room, 0);
-        host_link_publish(out[0].link, run->lane, hi - lo, op->signature);
-        return end_fragment(run, r, hi);
-    }
-    bool staged = !r->simple && r->outs > 1;
-    if (!receive_direct(op, run, r, lo, hi))
-        combine_range(op, run, r, lo, hi, staged ? run->staging : NULL);
+    if (!outs_blocked(op, run, r, lo, hi))
+        return write_now(op, run, r, lo, hi);
+    run->until = base_min(
+        hi, lo + (pulled ? pulled_each(r, op->bound->pulled_bytes) : op->bound->slot_bytes));
+    if (pulled)
+        fetch(op, run, r, lo, run->until);
+    else
+        combine_range(op, run, r, lo, run->until, run->staging);
     if (op->status != CHOIR_OK)
         return STEP_FAILED;
-    release(run, r, hi);
-    if (r->outs > 1)
-        spread(op, run, r, lo, hi, staged ? run->staging : NULL, staged ? UINT32_MAX : first_local);
-    return end_fragment(run, r, hi);
+    release(run, r, run->until);
+    run->phase = HOST_WRITE;
+    return STEP_MOVED;
 }
 
 /* A short message goes out at once if nothing is before it: then nobody has to remember it. */
@@ -357,8 +402,9 @@ static bool put_now(struct host_op *op, struct host_run *run, const struct host_
                     struct host_link *link)
 {
     const struct host_place *from = &r->place[0];
-    if (r->bytes > base_min(HOST_COPY_BYTES, op->bound->slot_bytes) || from->segs > 1 ||
-        !host_link_ready(link) || link->tx[run->lane].queued)
+    if (r->bytes > op->bound->slot_bytes || from->segs > 1 || !host_link_ready(link))
+        return false;
+    if (link->tx[run->lane].queued || r->bytes > host_copy_most(op, r->exchanged, link, run->lane))
         return false;
     const uint8_t *source = host_op_base(op, run, from->buf) + (from->segs ? from->seg[0].at : 0);
     return host_link_put(link, run->lane, source, r->bytes, op->signature, false);

@@ -6,13 +6,9 @@
 #include "host/host.h"
 
 #define PULLED_BYTES (256u << 10) /* read from peers at a time to be combined: fits the L2 cache */
-#define STAGE_BYTES (256u << 10)  /* read from peers at a time to be written later */
-
-/* What run->staging holds: a fragment, or a piece of a message that is read at its sender. */
-static inline uint64_t host_staging_bytes(const struct host_bound *b)
-{
-    return base_max(b->slot_bytes, STAGE_BYTES);
-}
+/* Read from peers at a time to be written once they have read what lies at its place: beyond their L2 cache, or taking the
+ * lines back costs more than the copy. */
+#define FETCHED_BYTES (4u << 20)
 
 enum step_result { STEP_BLOCKED, STEP_MOVED, STEP_DONE, STEP_FAILED };
 

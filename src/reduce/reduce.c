@@ -65,6 +65,7 @@ void reduce_scale(enum choir_type type, void *dst, const void *src, const void *
 
 /* A block and its sources stay in the first-level cache until it is streamed out, whole lines at a time. */
 #define BLOCK_BYTES 2048
+#define COPY_BYTES ((uint64_t)256 << 10)
 #define BLOCK_SOURCES 16
 void reduce_through_cache(reduce_fn kernel, uint32_t element_bytes, void *dst,
                           const void *const *src, uint32_t nsrc, uint64_t count)
@@ -88,12 +89,19 @@ void reduce_through_cache(reduce_fn kernel, uint32_t element_bytes, void *dst,
     reduce_stream_fence();
 }
 
+/* In pieces, since the C library's memcpy of more goes round the caches, which whoever reads the copy next pays for. */
+static void copy_cached(unsigned char *dst, const unsigned char *src, uint64_t bytes)
+{
+    for (uint64_t at = 0; at < bytes; at += COPY_BYTES)
+        memcpy(dst + at, src + at, base_min(COPY_BYTES, bytes - at));
+}
+
 void reduce_copy_large(void *dst, const void *src, uint64_t bytes, unsigned flags)
 {
     if (dst == src)
         return;
     if (!(flags & REDUCE_STREAM) || bytes < 4 * BLOCK_BYTES) {
-        memcpy(dst, src, bytes);
+        copy_cached((unsigned char *)dst, (const unsigned char *)src, bytes);
         return;
     }
     table()->stream(dst, src, bytes);

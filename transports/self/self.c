@@ -136,7 +136,7 @@ static enum choir_status connected(struct choir_endpoint *ep)
 static uint32_t caps(struct choir_endpoint *ep)
 {
     (void)ep;
-    return CHOIR_CAP_MAP | CHOIR_CAP_READ;
+    return CHOIR_CAP_MAP | CHOIR_CAP_READ | CHOIR_CAP_READ_FAST;
 }
 
 static enum choir_status alloc(struct choir_transport *t, uint64_t bytes,

@@ -177,7 +177,9 @@ static void on_intro(struct choir_endpoint *ep, const struct shm_intro *theirs, 
 static void set_caps(struct choir_endpoint *ep)
 {
     bool reads = shm_can_read(ep, &ep->theirs);
-    atomic_store(&ep->caps, CHOIR_CAP_MAP | (reads ? CHOIR_CAP_READ : 0));
+    bool fast = reads && shm_reads_fast();
+    atomic_store(&ep->caps,
+                 CHOIR_CAP_MAP | (reads ? CHOIR_CAP_READ : 0) | (fast ? CHOIR_CAP_READ_FAST : 0));
 }
 
 static void on_answer(struct choir_endpoint *ep, const struct shm_answer *answer, int fd)

@@ -239,6 +239,7 @@ enum choir_status shm_read(struct choir_endpoint *ep, void *to, uint64_t from, u
 void shm_wanted(struct choir_endpoint *ep, const struct shm_want *want);
 bool shm_given(struct choir_endpoint *ep, const struct shm_give *give, int fd);
 void shm_ask_waiting(struct choir_endpoint *ep); /* ep->lock held */
+bool shm_reads_fast(void);                       /* speed.c */
 bool shm_can_read(struct choir_endpoint *ep, const struct shm_intro *intro);
 
 #endif
