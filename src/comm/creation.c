@@ -130,26 +130,45 @@ static enum choir_status check_cards(struct choir_comm *c)
     return CHOIR_OK;
 }
 
+/* Cores that the ranks of a host have together: launchers bind each to its own. */
+static uint32_t host_cores(const struct choir_comm *c, uint32_t host)
+{
+    const struct choir_layout *l = c->layout;
+    uint8_t set[TOPO_CORE_SET] = {0};
+    uint32_t most = 1, quota = UINT32_MAX, count = 0;
+    for (uint32_t i = l->begin[host]; i < l->begin[host + 1]; i++) {
+        const struct host_card *card = c->host.member[l->member[i]].card;
+        most = base_max(most, card->cores);
+        quota = card->quota ? base_min(quota, card->quota) : quota;
+        for (uint32_t k = 0; k < sizeof(set); k++)
+            set[k] |= card->core_set[k];
+    }
+    for (uint32_t k = 0; k < sizeof(set); k++)
+        count += (uint32_t)__builtin_popcount(set[k]);
+    return base_min(base_max(most, count), quota);
+}
+
 /* Layout, cluster and decision table: pure functions of the cards, so equal on all ranks. */
 static enum choir_status derive(struct choir_comm *c)
 {
     uint32_t n = c->host.size, cores = UINT32_MAX;
-    uint64_t *host = malloc(n * sizeof(*host)), mine = c->host.member[c->host.rank].card->host_key;
+    uint64_t *host = malloc(n * sizeof(*host));
     if (!host)
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);
-    c->host.local_ranks = 0;
-    for (uint32_t r = 0; r < n; r++) {
+    for (uint32_t r = 0; r < n; r++)
         host[r] = c->host.member[r].card->host_key;
-        c->host.local_ranks += host[r] == mine;
-        cores = base_min(cores, c->host.member[r].card->cores);
-    }
-    c->host.local_cores = base_max(c->host.member[c->host.rank].card->cores, 1u);
     c->layout = plan_layout_create(n, host);
     free(host);
     if (!c->layout)
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);
+    const struct choir_layout *l = c->layout;
+    uint32_t own = l->host_of[c->host.rank];
+    for (uint32_t h = 0; h < l->hosts; h++)
+        cores = base_min(cores, host_cores(c, h));
+    c->host.local_ranks = l->begin[own + 1] - l->begin[own];
+    c->host.local_cores = host_cores(c, own);
     plan_cluster_default(&c->cluster, c->layout);
-    plan_cluster_cores(&c->cluster, base_max(cores, 1u));
+    plan_cluster_cores(&c->cluster, cores);
     c->plans = plan_cache_create(256);
     if (!c->plans)
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for the cache of plans");

@@ -19,6 +19,7 @@
 #include "host/lane.h"
 #include "plan/plan.h"
 #include "reduce/reduce.h"
+#include "topo/topo.h"
 #include <pthread.h>
 
 /* --- process and peers (process.c) ------------------------------------------------------------ */
@@ -31,7 +32,8 @@ struct host_card {
     struct choir_process process;
     uint64_t host_key;               /* equal on ranks of a host */
     uint32_t version, bytes;         /* bytes: of the whole card */
-    uint32_t cores, flags;
+    uint32_t cores, quota;           /* that it may run on; of its control groups, 0: none */
+    uint8_t core_set[TOPO_CORE_SET]; /* which: ranks of a host may be bound to different ones */
     uint64_t wire_hash;              /* of every setting that must be equal on all ranks */
 };
 

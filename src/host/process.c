@@ -6,7 +6,6 @@
 #include "host/process.h"
 #include "base/knob.h"
 #include "host/transports.h"
-#include "topo/topo.h"
 #include <linux/membarrier.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -269,11 +268,14 @@ uint32_t host_progress(void)
 enum choir_status host_card_write(struct host_card *card, uint64_t wire_hash)
 {
     struct host_process *p = &host_process;
+    const struct topo *topo = topo_get();
     *card = (struct host_card){.process = p->id,
                                .host_key = p->host_key,
                                .version = choir_version(),
-                               .cores = topo_get()->cores,
+                               .cores = topo->cores,
+                               .quota = topo->quota,
                                .wire_hash = wire_hash};
+    memcpy(card->core_set, topo->core_set, sizeof(card->core_set));
     uint8_t *at = (uint8_t *)(card + 1), *end = (uint8_t *)card + HOST_CARD_MOST;
     for (uint32_t i = 0; i < p->transports; i++) {
         size_t name = strlen(p->transport[i].ops->name), room;

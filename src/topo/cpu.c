@@ -36,6 +36,14 @@ static uint32_t count_inside(hwloc_topology_t h, hwloc_obj_type_t type, hwloc_co
     return n;
 }
 
+static void note_cores(hwloc_topology_t h, hwloc_const_cpuset_t set, struct topo *t)
+{
+    uint32_t i = 0;
+    for (hwloc_obj_t o = NULL; (o = hwloc_get_next_obj_by_type(h, HWLOC_OBJ_CORE, o)); i++)
+        if (o->cpuset && hwloc_bitmap_intersects(o->cpuset, set))
+            t->core_set[i / 8 % TOPO_CORE_SET] |= (uint8_t)(1u << i % 8);
+}
+
 static uint64_t cache_bytes(hwloc_topology_t h, hwloc_obj_type_t type)
 {
     hwloc_obj_t o = hwloc_get_obj_by_type(h, type, 0);
@@ -60,6 +68,7 @@ static void limit(struct topo *t)
     topo_read_file("/proc/self/cgroup", groups, sizeof(groups));
     struct topo_limits l = topo_cgroup_limits(groups, "/sys/fs/cgroup");
     if (l.cpus) {
+        t->quota = l.cpus;
         t->threads = base_min(t->threads, l.cpus);
         t->cores = base_min(t->cores, l.cpus);
     }
@@ -83,6 +92,7 @@ void topo_detect_cpu(struct topo *t)
         t->threads = base_max(1u, count_inside(h, HWLOC_OBJ_PU, mine));
         uint32_t cores = count_inside(h, HWLOC_OBJ_CORE, mine);
         t->cores = cores ? cores : t->threads;
+        note_cores(h, mine, t);
         t->numa = base_max(1u, count_inside(h, HWLOC_OBJ_NUMANODE, mine));
         t->l1_bytes = cache_bytes(h, HWLOC_OBJ_L1CACHE);
         t->l2_bytes = cache_bytes(h, HWLOC_OBJ_L2CACHE);

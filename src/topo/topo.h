@@ -15,11 +15,14 @@ struct topo_nic {
     uint32_t mbps; /* 0: unknown */
     bool up, loopback;
 };
+#define TOPO_CORE_SET 64 /* bytes; cores from 512 on share bits with the first */
 struct topo {
     char host_id[TOPO_NAME]; /* CHOIR_HOST_ID, or the boot id */
     char host_name[TOPO_NAME];
     char cpu[128];
-    uint32_t cores, threads, numa; /* cores this process may run on; hardware threads likewise */
+    uint32_t cores, threads, numa;   /* cores this process may run on; hardware threads likewise */
+    uint32_t quota;                  /* CPUs the control groups allow; 0: no limit */
+    uint8_t core_set[TOPO_CORE_SET]; /* a bit for each of these cores; empty: not known */
     uint64_t l1_bytes, l2_bytes, l3_bytes, memory_bytes;
     uint32_t nics;
     struct topo_nic nic[16];
