@@ -36,7 +36,7 @@ extern "C" {
  *   *_V                as above with per-rank counts and offsets (TABLE cuts); in_count, out_count ... of
  *                      the shape; all_gather_v and reduce_scatter_v know all counts on all ranks, gather_v
  *                      and scatter_v know all at the root and their own elsewhere, all_to_all_v its own row
- *                      and column only.
+ *                      and column only; unless the ranks exchanged them before: all_counts of the shape.
  *   EXCHANGE           sends of this rank         receives of this rank       not legal
  *                      (a group of choir_send and choir_recv; parts are the calls, peers in shape->peer)
  */
@@ -69,7 +69,7 @@ enum choir_buffer { CHOIR_IN, CHOIR_OUT, CHOIR_TMP };
  * How IN or OUT is divided into parts. EVEN: `count` elements in all, every part ceil(count / parts)
  * rounded up to `quantum` elements, the last ones shorter or empty. BLOCKS: every part `count` elements.
  * TABLE: part p is len[p] elements at element off[p]. Buffers that may alias have identical cuts of the
- * bytes they share.
+ * bytes they share. TMP has a TABLE or none.
  */
 enum choir_cut_how { CHOIR_EVEN, CHOIR_BLOCKS, CHOIR_TABLE };
 struct choir_cut {
@@ -80,7 +80,7 @@ struct choir_cut {
 
 /*
  * One source or destination of a step: local bytes of a buffer (peer < 0), or a message to or from `peer`
- * that is as long as the span of IN or OUT it names (never TMP).
+ * that is as long as the span of IN or OUT it names (of TMP only if that has a table).
  *
  * The span, at iteration t of the enclosing loop, is the parts, packed in this order,
  *     (p + turn + t*dturn) mod parts    for p in first + j*stride + [0, run), j = 0, 1, ..., while p < end
@@ -99,7 +99,7 @@ struct choir_place {
 /*
  * outs = combine(ins, in this order), rounded once; with one in: a copy. The lengths of a step are those
  * of its first IN, OUT or message place, part by part; the other IN, OUT and message places have the same
- * list of lengths, TMP places adopt it. body > 0: this and the next body-1 steps are repeated `times` times
+ * list of lengths, TMP places adopt it unless TMP has a table. body > 0: this and the next body-1 steps are repeated `times` times
  * (a loop; loops do not nest). A step receives at most one message from a peer and sends at most one to a
  * peer, none to its own rank; it never writes IN; where it reads what it writes, both are the same span.
  */
@@ -113,13 +113,13 @@ struct choir_step {
  * What one rank does for one collective. Instance i runs program i mod programs on piece i of every part:
  * of a part of length L the elements [L*i/I, L*(i+1)/I), I = instances. `window` instances are live at a time, each
  * with its own TMP, undefined at its start; instance i+window starts when i has ended on this rank.
- * TMP has `tmp` parts, each as large as the largest piece of any part of IN or OUT.
+ * TMP has `tmp` parts, each as large as the largest piece of any part of IN or OUT, or as its table says.
  * `slot` is the most elements one fragment of a message carries; a message out of a step that combines
  * or forwards (a "computed" message) fits one slot; see choir_computed. See DESIGN.md "order of execution".
  */
 struct choir_plan {
     uint32_t abi, kind, rank, size;
-    struct choir_cut cut[2];
+    struct choir_cut cut[3];
     uint32_t tmp;
     uint32_t programs, instances, window, depth;
     uint64_t slot;
@@ -153,6 +153,9 @@ struct choir_shape {
     uint32_t in_parts, out_parts;
     const uint64_t *in_count, *in_offset, *out_count, *out_offset;
     const uint32_t *in_peer, *out_peer;
+    /* Where the ranks exchanged their counts beforehand, else NULL: ALL_TO_ALL_V: [ranks * ranks], what r sends to
+     * q at r * ranks + q; GATHER_V and SCATTER_V: [ranks], every rank's own. */
+    const uint64_t *all_counts;
     const struct choir_layout *layout; /* never NULL */
     const char *args;       /* what stood in parentheses behind the algorithm's name, or "" */
     uint64_t slot_bytes;    /* the largest fragment the engine's slots hold */
@@ -202,6 +205,10 @@ CHOIR_API void choir_cut_blocks(struct choir_builder *b, uint32_t k);
 /* Asks for scratch memory.
  * parts: how many parts TMP has. */
 CHOIR_API void choir_tmp(struct choir_builder *b, uint32_t parts);
+/* Asks for scratch memory whose parts are of given lengths, so that messages can be measured by it. Only where one
+ * instance does all (ALL_TO_ALL_V, GATHER_V, SCATTER_V); sub-plans spliced in have no scratch of their own.
+ * parts: how many parts TMP has. len: their lengths in elements, copied; they lie one after another. */
+CHOIR_API void choir_tmp_table(struct choir_builder *b, uint32_t parts, const uint64_t *len);
 /* Asks that no piece of a part be long, so that instances overlap.
  * bytes: the most, the same on all ranks. */
 CHOIR_API void choir_piece(struct choir_builder *b, uint64_t bytes);
@@ -233,8 +240,8 @@ CHOIR_API enum choir_status choir_builder_status(const struct choir_builder *b);
  * from part `tmp` on; one splice may reuse another's.
  *  A map says what the sub-plan's IN or OUT is here. Block q of it (q = 0 where the sub-collective has one
  * block, or a vector) is the parts part[begin[q]] .. part[begin[q + 1] - 1] of buffer `buf`; a sub-plan that
- * cuts finer divides these among its own parts. Where buf is TMP, measure[] are parts of IN or OUT
- * (`measure_buf`) of the same lengths, by which messages are measured. Blocks may be empty, and differ in
+ * cuts finer divides these among its own parts. Where buf is TMP, measure[] are parts of IN, OUT or a TMP
+ * with a table (`measure_buf`) of the same lengths, by which messages are measured. Blocks may be empty, and differ in
  * parts if the sub-collective is a v-form; what is empty is left out. The maps of all ranks of the group fit
  * together as buffers of that collective do.
  */

@@ -297,6 +297,36 @@ static void cursor(void)
     plan_free(plan);
 }
 
+/* TMP with a table: its parts have lengths and measure messages. */
+static void tmp_table(void)
+{
+    static const uint64_t own = 3, len[] = {3, 0, 9};
+    struct choir_layout *l = plan_layout_regular(1, 4);
+    for (int wrong = 0; wrong < 4; wrong++) {
+        struct choir_shape s;
+        plan_shape_init(&s, CHOIR_GATHER_V, 1, 4, 0, l);
+        s.in_count = &own;
+        CHECK_OK(builder_init(&B, &s));
+        choir_tmp_table(&B, 3, len);
+        copy_step(CHOIR_LOCAL(.buf = CHOIR_IN), CHOIR_LOCAL(.buf = CHOIR_TMP, .first = wrong == 1));
+        copy_step(CHOIR_MESSAGE(2, .buf = CHOIR_TMP, .first = 2),
+                  CHOIR_LOCAL(.buf = CHOIR_TMP, .first = wrong == 2 ? 0 : 2));
+        copy_step(CHOIR_LOCAL(.buf = CHOIR_TMP, .run = 3),
+                  CHOIR_MESSAGE(0, .buf = CHOIR_TMP, .run = 3));
+        if (wrong == 3)
+            B.table[CHOIR_TMP][2] = 2; /* its last part begins inside the first */
+        if (wrong) {
+            refused(wrong == 3 ? "overlap" : "differ in lengths");
+            continue;
+        }
+        struct choir_plan *plan = end();
+        CHECK_EQ(plan_tmp_extent(plan), 12);
+        CHECK_EQ(plan->cut[CHOIR_TMP].off[2], 3);
+        plan_free(plan);
+    }
+    plan_layout_free(l);
+}
+
 static void instances(void)
 {
     begin(CHOIR_ALL_REDUCE, 0, 2, 1000000);
@@ -491,5 +521,5 @@ static void registry(void)
 }
 
 TEST_MAIN(TEST(layouts), TEST(kinds), TEST(extents), TEST(v_extents), TEST(walks), TEST(cuts),
-          TEST(v_cuts), TEST(cursor), TEST(instances), TEST(refusals), TEST(damaged),
-          TEST(registry))
+          TEST(v_cuts), TEST(cursor), TEST(tmp_table), TEST(instances), TEST(refusals),
+          TEST(damaged), TEST(registry))

@@ -59,10 +59,24 @@ static const char odd[] = "choir plan 1: all_to_all_v, rank 0 of 5\n"
                           "  }\n"
                           "end\n";
 
+static const char carried[] = "choir plan 1: gather_v, rank 0 of 3\n"
+                              "in table 0:2\n"
+                              "out table 0:2 0:0 0:0\n"
+                              "tmp table 0:2 2:5\n"
+                              "instances 1\n"
+                              "window 1\n"
+                              "depth 2\n"
+                              "slot 9\n"
+                              "program 0\n"
+                              "  in[0] -> tmp[0]\n"
+                              "  from 1 tmp[1] -> tmp[1]\n"
+                              "  tmp[0:2] -> to 2 tmp[0:2]\n"
+                              "end\n";
+
 static void text_to_text(void)
 {
-    static const char *const texts[] = {ring, odd};
-    for (size_t i = 0; i < 2; i++) {
+    static const char *const texts[] = {ring, odd, carried};
+    for (size_t i = 0; i < base_count(texts); i++) {
         struct choir_plan *plan;
         CHECK_OK(plan_parse(texts[i], &plan));
         char *again = dump(plan);

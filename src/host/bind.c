@@ -110,7 +110,7 @@ void host_resolve(struct host_comm *comm, const struct host_bound *bound, uint32
             if (to->link)
                 continue;
             uint64_t at = part * bound->tmp_stride;
-            if (p->buf != CHOIR_TMP) {
+            if (p->buf != CHOIR_TMP || plan_tmp_tabled(plan)) {
                 const struct choir_cut *cut = &plan->cut[p->buf];
                 plan_piece(plan_part_len(cut, part), instance, plan->instances, &from);
                 at = (plan_part_off(cut, part) + from) * bound->elem;
@@ -219,7 +219,7 @@ enum choir_status host_bind(struct host_comm *comm, struct choir_plan *plan, uin
     b->memory_bytes = bytes + plan_bytes(plan);
     b->slot_bytes = plan->slot * elem;
     b->tmp_stride = plan_tmp_stride(plan, elem) * elem;
-    b->tmp_bytes = b->tmp_stride * plan->tmp;
+    b->tmp_bytes = plan_tmp_tabled(plan) ? plan_tmp_extent(plan) * elem : b->tmp_stride * plan->tmp;
     for (unsigned i = 0; i < 2 && plan->kind != CHOIR_EXCHANGE; i++)
         b->extent[i] = extent_of(&plan->cut[i]) * elem;
     b->pulled_bytes =

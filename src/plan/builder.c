@@ -132,6 +132,23 @@ void choir_tmp(struct choir_builder *b, uint32_t parts)
         b->tmp = parts;
 }
 
+void choir_tmp_table(struct choir_builder *b, uint32_t parts, const uint64_t *len)
+{
+    choir_tmp(b, parts);
+    uint64_t *table = malloc((2 * (uint64_t)parts + 1) * sizeof(*table)), at = 0;
+    free(b->table[CHOIR_TMP]);
+    b->table[CHOIR_TMP] = table;
+    if (!table) {
+        builder_fail(b, CHOIR_ERR_NO_MEMORY, "no memory for a table of %u parts", parts);
+        return;
+    }
+    for (uint32_t p = 0; p < parts; at += len[p++]) {
+        table[p] = at;
+        table[parts + p] = len[p];
+    }
+    b->cut[CHOIR_TMP] = (struct choir_cut){CHOIR_TABLE, parts, 0, 1, table, table + parts};
+}
+
 void choir_piece(struct choir_builder *b, uint64_t bytes)
 {
     b->piece_bytes = bytes;
@@ -246,8 +263,8 @@ enum choir_status builder_init(struct choir_builder *b, const struct choir_shape
 
 void builder_free(struct choir_builder *b)
 {
-    free(b->table[0]);
-    free(b->table[1]);
+    for (size_t i = 0; i < base_count(b->table); i++)
+        free(b->table[i]);
     free(b->begin.data);
     free(b->step.data);
     free(b->place.data);

@@ -24,8 +24,8 @@ struct choir_builder {
     struct choir_shape shape; /* the caller's, with args pointing to `args` */
     char name[BUILDER_TEXT], args[BUILDER_TEXT];
     enum choir_status status; /* sticky; the record of the thread says why */
-    struct choir_cut cut[2];
-    uint64_t *table[2]; /* owns off and len of cut[i] where that is a TABLE */
+    struct choir_cut cut[3];
+    uint64_t *table[3]; /* owns off and len of cut[i] where that is a TABLE */
     uint32_t tmp, computed;
     uint64_t piece_bytes;
     struct builder_vector begin; /* uint32_t: first step of each program */

@@ -39,7 +39,9 @@ __attribute__((format(printf, 2, 3))) static enum choir_status reject(const stru
 static enum choir_status check_cut(const struct choir_plan *plan, unsigned buf)
 {
     const struct choir_cut *c = &plan->cut[buf];
-    const char *name = buf == CHOIR_IN ? "IN" : "OUT";
+    const char *name = buf == CHOIR_IN ? "IN" : buf == CHOIR_OUT ? "OUT" : "TMP";
+    if (buf == CHOIR_TMP && c->how != CHOIR_TABLE)
+        return CHOIR_OK; /* no table */
     if (c->how > CHOIR_TABLE || c->parts > BUILDER_PARTS_MOST)
         return reject(plan, "%s is cut in way %u into %u parts", name, c->how, c->parts);
     if (c->how == CHOIR_EVEN &&
@@ -53,6 +55,9 @@ static enum choir_status check_cut(const struct choir_plan *plan, unsigned buf)
         for (uint32_t p = 0; p < c->parts; p++)
             if (c->len[p] > INT64_MAX || c->off[p] > INT64_MAX - c->len[p])
                 return reject(plan, "%s part %u ends beyond 2^63 elements", name, p);
+        for (uint32_t p = 1; buf == CHOIR_TMP && p < c->parts; p++)
+            if (c->off[p] < c->off[p - 1] + c->len[p - 1])
+                return reject(plan, "TMP parts %u and %u overlap or are out of order", p - 1, p);
     }
     return CHOIR_OK;
 }
@@ -121,6 +126,8 @@ static enum choir_status check_header(const struct choir_plan *p, const struct c
         return reject(p, "depth %u, slot of %llu elements", p->depth, (unsigned long long)p->slot);
     if (p->tmp > BUILDER_PARTS_MOST)
         return reject(p, "%u parts of TMP", p->tmp);
+    if (plan_tmp_tabled(p) && (p->cut[CHOIR_TMP].parts != p->tmp || p->instances != 1))
+        return reject(p, "a table of TMP has all %u parts, and one instance", p->tmp);
     if (shape_pair_sized(p->kind) && p->instances != 1)
         return reject(p, "%u instances where only a pair knows sizes", p->instances);
     if (shape && (shape->kind != p->kind || shape->rank != p->rank || shape->ranks != p->size))
@@ -142,8 +149,9 @@ static enum choir_status check_place(const struct choir_plan *plan, uint32_t ste
     uint32_t parts = plan_parts(plan, p->buf);
     if (!parts)
         return reject(plan, "step %u names a buffer without parts", step);
-    if (p->peer >= 0 && p->buf == CHOIR_TMP)
-        return reject(plan, "step %u: a message is measured by IN or OUT, not TMP", step);
+    if (p->peer >= 0 && p->buf == CHOIR_TMP && !plan_tmp_tabled(plan))
+        return reject(plan, "step %u: a message is measured by IN or OUT, not TMP without a table",
+                      step);
     if (p->peer >= (int64_t)plan->size || p->peer < -1)
         return reject(plan, "step %u: peer %d of %u ranks", step, p->peer, plan->size);
     if (p->turn < 0 || p->dturn < 0 || p->dpeer < 0 || (uint32_t)p->turn >= parts ||
@@ -210,7 +218,7 @@ static enum choir_status check_lengths(struct check *c, const struct choir_step 
     for (const struct choir_place *p = first; p < end; p++) {
         struct plan_walk w, r;
         uint32_t part, want;
-        bool lengths = p->peer >= 0 || p->buf != CHOIR_TMP;
+        bool lengths = plan_measures(plan, p);
         computed |= p->peer >= 0 && p >= first + step->ins;
         plan_walk_start(&w, plan, p, t);
         plan_walk_start(&r, plan, ref, t);
@@ -331,7 +339,7 @@ static enum choir_status check_steps(struct check *c)
 enum choir_status plan_check(const struct choir_plan *plan, const struct choir_shape *shape)
 {
     enum choir_status status = check_header(plan, shape);
-    for (unsigned buf = 0; buf < 2 && status == CHOIR_OK; buf++)
+    for (unsigned buf = 0; buf < 3 && status == CHOIR_OK; buf++)
         status = check_cut(plan, buf);
     if (status == CHOIR_OK && shape)
         status = check_extent(plan, shape);

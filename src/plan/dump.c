@@ -96,10 +96,12 @@ void plan_dump(const struct choir_plan *plan, FILE *out)
             plan_kind_name((enum choir_kind)plan->kind), plan->rank, plan->size);
     dump_cut(&plan->cut[CHOIR_IN], "in", out);
     dump_cut(&plan->cut[CHOIR_OUT], "out", out);
-    fprintf(out,
-            "tmp %" PRIu32 "\ninstances %" PRIu32 "\nwindow %" PRIu32 "\ndepth %" PRIu32
-            "\nslot %" PRIu64 "\n",
-            plan->tmp, plan->instances, plan->window, plan->depth, plan->slot);
+    if (plan_tmp_tabled(plan))
+        dump_cut(&plan->cut[CHOIR_TMP], "tmp", out);
+    else
+        fprintf(out, "tmp %" PRIu32 "\n", plan->tmp);
+    fprintf(out, "instances %" PRIu32 "\nwindow %" PRIu32 "\ndepth %" PRIu32 "\nslot %" PRIu64 "\n",
+            plan->instances, plan->window, plan->depth, plan->slot);
     for (uint32_t i = 0; i < plan->lists; i++)
         fprintf(out, "%s%" PRIu32 "%s",
                 i == 0     ? "list "

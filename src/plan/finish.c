@@ -89,13 +89,13 @@ static enum choir_status check_computed(struct choir_builder *b, const struct ch
 
 /* Sections of the one allocation, widest alignment first. */
 struct sections {
-    uint64_t table[2], step, place, begin, list, end;
+    uint64_t table[3], step, place, begin, list, end;
 };
 static struct sections layout(const struct choir_plan *p)
 {
     struct sections s;
     uint64_t at = (sizeof(*p) + 7) / 8 * 8;
-    for (unsigned buf = 0; buf < 2; buf++) {
+    for (unsigned buf = 0; buf < 3; buf++) {
         s.table[buf] = at;
         at += p->cut[buf].how == CHOIR_TABLE ? 16 * (uint64_t)p->cut[buf].parts : 0;
     }
@@ -129,7 +129,7 @@ struct choir_plan *plan_copy(const struct choir_plan *plan)
     }
     struct choir_plan *copy = (struct choir_plan *)base;
     *copy = *plan;
-    for (unsigned buf = 0; buf < 2; buf++) {
+    for (unsigned buf = 0; buf < 3; buf++) {
         struct choir_cut *cut = &copy->cut[buf];
         uint64_t bytes = cut->parts * sizeof(uint64_t);
         if (cut->how != CHOIR_TABLE)
@@ -166,7 +166,7 @@ enum choir_status builder_finish(struct choir_builder *b, struct choir_plan **pl
                                .kind = s->kind,
                                .rank = s->rank,
                                .size = s->ranks,
-                               .cut = {b->cut[0], b->cut[1]},
+                               .cut = {b->cut[0], b->cut[1], b->cut[2]},
                                .tmp = b->tmp,
                                .programs = programs,
                                .instances = 1,

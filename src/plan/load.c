@@ -5,7 +5,7 @@
  *   plan    = "choir plan" ABI ":" KIND ", rank" R "of" N  cut cut  option...  program...  "end"
  *   cut     = ("in" | "out") ("even parts" P "count" C "quantum" Q | "blocks parts" P "count" C
  *                             | "table" (OFF ":" LEN)...)
- *   option  = "tmp" N | "instances" N | "window" N | "depth" N | "slot" N | "list" PART...
+ *   option  = "tmp" (N | "table" (OFF ":" LEN)...) | "instances" N | "window" N | "depth" N | "slot" N | "list" PART...
  *   program = "program" NUMBER (step | "repeat" TIMES "{" step... "}")...
  *   step    = in ("+" in)... "->" out ("," out)...
  *   in, out = ["from" | "to" PEER ["each" DPEER]] ("in" | "out" | "tmp") "[" span "]"
@@ -26,7 +26,7 @@ struct array {
 struct draft {
     struct scan *scan;
     struct choir_plan plan;
-    struct array off[2], len[2], begin, step, place, list;
+    struct array off[3], len[3], begin, step, place, list;
     bool cut[2];
 };
 
@@ -142,8 +142,8 @@ static void read_place(struct draft *d, bool source)
     p.buf = scan_is(s, "in") ? CHOIR_IN : scan_is(s, "out") ? CHOIR_OUT : CHOIR_TMP;
     if (!scan_take(s, "in") && !scan_take(s, "out") && !scan_take(s, "tmp"))
         scan_expected(s, source ? "from, in, out or tmp" : "to, in, out or tmp");
-    else if (p.peer >= 0 && p.buf == CHOIR_TMP)
-        scan_fail(s, "a message is measured by in or out, not by tmp");
+    else if (p.peer >= 0 && p.buf == CHOIR_TMP && !plan_tmp_tabled(&d->plan))
+        scan_fail(s, "a message is measured by in or out, not by tmp without a table");
     read_span(s, &p, plan_parts(&d->plan, p.buf));
     at = append(s, &d->place, sizeof(*at));
     if (at)
@@ -209,6 +209,17 @@ static void read_programs(struct draft *d)
     scan_expect(s, "end");
 }
 
+static void read_tmp(struct draft *d)
+{
+    struct scan *s = d->scan;
+    if (scan_take(s, "table")) {
+        read_table(d, CHOIR_TMP);
+        d->plan.tmp = d->plan.cut[CHOIR_TMP].parts;
+        return;
+    }
+    d->plan.tmp = (uint32_t)scan_whole(s, "tmp", 0, INT32_MAX);
+}
+
 static void read_options(struct draft *d)
 {
     struct scan *s = d->scan;
@@ -219,7 +230,7 @@ static void read_options(struct draft *d)
         else if (scan_take(s, "out"))
             read_cut(d, CHOIR_OUT);
         else if (scan_take(s, "tmp"))
-            p->tmp = (uint32_t)scan_whole(s, "tmp", 0, INT32_MAX);
+            read_tmp(d);
         else if (scan_take(s, "instances"))
             p->instances = scan_u32(s, "instances", 1);
         else if (scan_take(s, "window"))
@@ -271,7 +282,7 @@ static void read_head(struct draft *d)
 /* Points the plan at what was read, and copies it into one allocation. */
 static struct choir_plan *pack_plan(struct draft *d)
 {
-    for (unsigned b = 0; b < 2; b++)
+    for (unsigned b = 0; b < 3; b++)
         if (d->plan.cut[b].how == CHOIR_TABLE) {
             d->plan.cut[b].off = d->off[b].data;
             d->plan.cut[b].len = d->len[b].data;
@@ -295,8 +306,8 @@ struct choir_plan *load_plan(struct scan *s)
     read_programs(&d);
     if (!s->failed && !(plan = pack_plan(&d)))
         scan_fail(s, "no memory for the plan");
-    struct array *all[] = {&d.off[0], &d.off[1], &d.len[0], &d.len[1],
-                           &d.begin,  &d.step,   &d.place,  &d.list};
+    struct array *all[] = {&d.off[0], &d.off[1], &d.off[2], &d.len[0], &d.len[1],
+                           &d.len[2], &d.begin,  &d.step,   &d.place,  &d.list};
     for (size_t i = 0; i < base_count(all); i++)
         free(all[i]->data);
     return plan;

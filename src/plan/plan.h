@@ -86,6 +86,22 @@ static inline uint32_t plan_peer(const struct choir_plan *plan, const struct cho
     int64_t n = plan->size, d = ((int64_t)p->peer + (int64_t)t % n * p->dpeer) % n;
     return (uint32_t)(d < 0 ? d + n : d);
 }
+/* Do TMP's parts have lengths of their own? */
+static inline bool plan_tmp_tabled(const struct choir_plan *plan)
+{
+    return plan->cut[CHOIR_TMP].how == CHOIR_TABLE;
+}
+/* Whether a place says how long its parts are, whatever else is in the step. */
+static inline bool plan_measures(const struct choir_plan *plan, const struct choir_place *p)
+{
+    return p->peer >= 0 || p->buf != CHOIR_TMP || plan_tmp_tabled(plan);
+}
+/* Elements of a TMP with a table. */
+static inline uint64_t plan_tmp_extent(const struct choir_plan *plan)
+{
+    const struct choir_cut *c = &plan->cut[CHOIR_TMP];
+    return c->parts ? c->off[c->parts - 1] + c->len[c->parts - 1] : 0;
+}
 static inline uint32_t plan_parts(const struct choir_plan *plan, unsigned buf)
 {
     return buf == CHOIR_TMP ? plan->tmp : plan->cut[buf].parts;
@@ -99,7 +115,7 @@ struct plan_walk {
 void plan_walk_start(struct plan_walk *w, const struct choir_plan *plan,
                      const struct choir_place *place, uint32_t t);
 bool plan_walk_next(struct plan_walk *w, uint32_t *part);
-/* The place that gives a step its lengths: its first IN, OUT or message place, or NULL (all are TMP: each
+/* The place that gives a step its lengths: the first that measures, or NULL (all are TMP without a table: each
  * part is then plan_tmp_stride long). */
 const struct choir_place *plan_measure(const struct choir_plan *plan,
                                        const struct choir_step *step);

@@ -280,12 +280,19 @@ static bool message_step(struct ref_run *run, struct ref_lane *lane)
 
 /* --- instances and progress ---------------------------------------------------------------------- */
 
+static uint64_t tmp_bytes(const struct ref_run *run, const struct ref_lane *lane)
+{
+    const struct choir_plan *plan = ref_plan(run, lane);
+    return (plan_tmp_tabled(plan) ? plan_tmp_extent(plan) : plan->tmp * run->stride) *
+           run->how->elem;
+}
+
 static void start(struct ref_run *run, struct ref_lane *lane, uint32_t instance)
 {
     lane->instance = instance;
     lane->live = true;
     lane->cursor = (struct plan_cursor){0};
-    memset(lane->tmp, REF_POISON, ref_plan(run, lane)->tmp * run->stride * run->how->elem);
+    memset(lane->tmp, REF_POISON, tmp_bytes(run, lane));
 }
 
 static bool advance(struct ref_run *run, struct ref_lane *lane)
@@ -387,7 +394,7 @@ static enum choir_status set_up(struct ref_run *run)
         struct ref_lane *lane = &run->lane[i];
         lane->rank = i / run->window;
         lane->index = i % run->window;
-        lane->tmp = ref_alloc(run, ref_plan(run, lane)->tmp * run->stride * run->how->elem);
+        lane->tmp = ref_alloc(run, tmp_bytes(run, lane));
         if (!lane->tmp)
             return run->status;
         start(run, lane, lane->index);

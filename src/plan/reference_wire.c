@@ -14,11 +14,13 @@ static char *part_at(const struct ref_run *run, const struct ref_lane *lane, uns
                      uint32_t part, uint64_t *count)
 {
     const struct choir_plan *plan = ref_plan(run, lane);
-    if (buf == CHOIR_TMP)
+    if (buf == CHOIR_TMP && !plan_tmp_tabled(plan))
         return lane->tmp + part * run->stride * run->how->elem;
     uint64_t from, to = plan_piece(plan_part_len(&plan->cut[buf], part), lane->instance,
                                    plan->instances, &from);
-    char *base = buf == CHOIR_IN ? run->in[lane->rank] : run->out[lane->rank];
+    char *base = buf == CHOIR_IN    ? run->in[lane->rank]
+                 : buf == CHOIR_OUT ? run->out[lane->rank]
+                                    : lane->tmp;
     *count = to - from;
     return base ? base + (plan_part_off(&plan->cut[buf], part) + from) * run->how->elem : NULL;
 }

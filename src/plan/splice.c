@@ -296,7 +296,9 @@ void choir_splice(struct choir_builder *b, const struct choir_splice *s)
     uint64_t tmp = s->tmp + (uint64_t)x.sub.tmp * x.widest;
     if (status == CHOIR_OK && tmp > BUILDER_PARTS_MOST)
         builder_fail(b, CHOIR_ERR_UNSUPPORTED, "%llu parts of scratch", (unsigned long long)tmp);
-    if (b->status == CHOIR_OK) {
+    if (x.sub.tmp && b->cut[CHOIR_TMP].how == CHOIR_TABLE)
+        builder_fail(b, CHOIR_ERR_UNSUPPORTED, "%s needs scratch beside a table's", s->algorithm);
+    else if (b->status == CHOIR_OK) {
         b->tmp = base_max(b->tmp, (uint32_t)tmp);
         copy_program(&x, (b->begin.count - 1) % x.sub.begin.count);
     }

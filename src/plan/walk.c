@@ -45,7 +45,7 @@ const struct choir_place *plan_measure(const struct choir_plan *plan, const stru
 {
     const struct choir_place *p = plan->place + step->place, *end = p + step->ins + step->outs;
     for (; p < end; p++)
-        if (p->peer >= 0 || p->buf != CHOIR_TMP)
+        if (plan_measures(plan, p))
             return p;
     return NULL;
 }
