@@ -144,6 +144,11 @@ uint32_t hier_leader(const struct hier *v, uint32_t host)
     return v->layout->host_of[root] == host ? v->layout->local_of[root] : 0;
 }
 
+bool hier_carried(const struct hier *v, uint32_t host, uint32_t column)
+{
+    return host != v->host && (v->host + host) % v->columns == column;
+}
+
 void hier_among_leaders(struct hier *v, enum choir_kind kind)
 {
     for (uint32_t h = 0; h < v->layout->hosts; h++)
@@ -182,10 +187,10 @@ static bool parse(struct hier *v)
     const char *args = v->shape->args;
     uint32_t kind = v->shape->kind;
     if (!*args)
-        args = kind == CHOIR_BARRIER                             ? "direct,bruck"
-               : kind == CHOIR_ALL_TO_ALL                        ? "pairwise,pairwise"
-               : kind == CHOIR_BROADCAST || kind == CHOIR_REDUCE ? "binomial,binomial"
-                                                                 : "direct,ring";
+        args = kind == CHOIR_BARRIER                                    ? "direct,bruck"
+               : kind == CHOIR_ALL_TO_ALL || kind == CHOIR_ALL_TO_ALL_V ? "pairwise,pairwise"
+               : kind == CHOIR_BROADCAST || kind == CHOIR_REDUCE        ? "binomial,binomial"
+                                                                        : "direct,ring";
     size_t comma = 0;
     for (int depth = 0; args[comma] && (depth || args[comma] != ','); comma++)
         depth += (args[comma] == '(') - (args[comma] == ')');
@@ -223,12 +228,19 @@ static write_fn choose(struct hier *v)
             multiple *= size / gcd((uint32_t)multiple, size);
     }
     v->columns = least;
-    if (kind == CHOIR_ALL_GATHER)
+    if (kind == CHOIR_ALL_GATHER || kind == CHOIR_ALL_GATHER_V)
         return hier_all_gather;
-    if (kind == CHOIR_REDUCE_SCATTER)
+    if (kind == CHOIR_REDUCE_SCATTER || kind == CHOIR_REDUCE_SCATTER_V)
         return hier_reduce_scatter;
     if (kind == CHOIR_ALL_TO_ALL)
         return hier_all_to_all;
+    if (kind == CHOIR_ALL_TO_ALL_V)
+        return offers(v, v->inner, CHOIR_ALL_TO_ALL_V, most, NULL) &&
+                       offers(v, v->outer, CHOIR_ALL_TO_ALL_V, hosts, NULL)
+                   ? hier_all_to_all_v
+                   : NULL;
+    if (kind == CHOIR_GATHER_V || kind == CHOIR_SCATTER_V)
+        return hier_rooted_v;
     v->units = v->fine = 1;
     if (kind == CHOIR_BARRIER)
         return hier_barrier;
@@ -272,12 +284,19 @@ static bool differs(const struct hier *v, uint32_t host, uint32_t local)
     return same == host;
 }
 
+/* There all is one instance of one program that computes nothing. */
+static bool sized_by_pairs(const struct hier *v)
+{
+    uint32_t kind = v->shape->kind;
+    return kind == CHOIR_ALL_TO_ALL_V || kind == CHOIR_GATHER_V || kind == CHOIR_SCATTER_V;
+}
+
 /* What any rank needs all ranks must say. */
 static enum choir_status survey(struct hier *v, write_fn write)
 {
-    v->survey = true;
+    v->survey = !sized_by_pairs(v);
     v->needs = (struct choir_needs){.programs = 1};
-    for (uint32_t r = 0; r < v->shape->ranks && v->status == CHOIR_OK; r++)
+    for (uint32_t r = 0; v->survey && r < v->shape->ranks && v->status == CHOIR_OK; r++)
         if (differs(v, v->layout->host_of[r], v->layout->local_of[r])) {
             look_from(v, r);
             write(v);
@@ -310,7 +329,8 @@ static enum choir_status build(const struct choir_shape *s, struct choir_builder
     struct hier v = {.shape = s, .layout = s->layout, .b = b};
     if (!parse(&v))
         return CHOIR_ERR_ARGUMENT;
-    if (s->layout->hosts == 1 || s->layout->hosts == s->ranks)
+    if (s->layout->hosts == 1 || s->layout->hosts == s->ranks ||
+        (sized_by_pairs(&v) && !s->all_counts))
         return CHOIR_ERR_UNSUPPORTED;
     v.group = malloc(s->ranks * sizeof(*v.group));
     enum choir_status status = v.group ? build_view(&v) : CHOIR_ERR_NO_MEMORY;
@@ -329,7 +349,8 @@ const struct choir_algorithm algorithm_hierarchical = {
         "that; Karonis et al. 2000, Träff 2006",
     .kinds = 1u << CHOIR_ALL_REDUCE | 1u << CHOIR_ALL_GATHER | 1u << CHOIR_REDUCE_SCATTER |
              1u << CHOIR_BROADCAST | 1u << CHOIR_REDUCE | 1u << CHOIR_BARRIER |
-             1u << CHOIR_ALL_TO_ALL,
+             1u << CHOIR_ALL_TO_ALL | 1u << CHOIR_ALL_GATHER_V | 1u << CHOIR_REDUCE_SCATTER_V |
+             1u << CHOIR_ALL_TO_ALL_V | 1u << CHOIR_GATHER_V | 1u << CHOIR_SCATTER_V,
     .variants = "ring,tree direct,one_shot direct,recursive_doubling direct,two_shot direct,ring "
                 "direct,direct direct,bruck halving_doubling,halving_doubling pat,pat tree,tree",
     .build = build,

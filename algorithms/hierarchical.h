@@ -54,7 +54,11 @@ void hier_among_leaders(struct hier *v, enum choir_kind kind);
 /* Local index of the rank that stands for a host in rooted phases: the root on its host. */
 uint32_t hier_leader(const struct hier *v, uint32_t host);
 
-/* The collectives: hierarchical_vector.c, hierarchical_blocks.c. */
+/* All-to-all: column (a + b) mod columns carries what hosts a and b have for each other, in one message each way.
+ * Whether `column` carries between this rank's host and `host`. */
+bool hier_carried(const struct hier *v, uint32_t host, uint32_t column);
+
+/* The collectives: hierarchical_vector.c, hierarchical_blocks.c, hierarchical_counts.c. */
 void hier_all_reduce(struct hier *v);
 void hier_all_reduce_by_leaders(struct hier *v);
 void hier_broadcast(struct hier *v);
@@ -63,5 +67,7 @@ void hier_barrier(struct hier *v);
 void hier_all_gather(struct hier *v);
 void hier_reduce_scatter(struct hier *v);
 void hier_all_to_all(struct hier *v);
+void hier_all_to_all_v(struct hier *v);
+void hier_rooted_v(struct hier *v); /* gather_v, scatter_v */
 
 #endif

@@ -104,26 +104,22 @@ void hier_reduce_scatter(struct hier *v)
         add_share(v, &v->out, v->host, v->local, &at);
     hier_end(v, &v->out);
     hier_outer(v, CHOIR_REDUCE_SCATTER);
-    for (uint32_t i = v->local; !alone && i < v->size; i += v->columns, own++)
+    for (uint32_t i = v->local; !alone && i < v->size; i += v->columns, own++) {
+        uint32_t r = hier_member(v, v->host, i);
         copy(v, CHOIR_LOCAL(.buf = CHOIR_TMP, .first = own),
              i == v->local ? CHOIR_LOCAL(.buf = CHOIR_OUT)
-                           : CHOIR_MESSAGE(hier_member(v, v->host, i), .buf = CHOIR_OUT));
+                           : CHOIR_MESSAGE(r, .buf = CHOIR_IN, .first = r));
+    }
 }
 
 /* --- all-to-all --------------------------------------------------------------------------------- */
 
-/* Column (a + b) mod columns carries what hosts a and b have for each other, all of it in one message each
- * way. In the carrier's TMP lie, for each such host, a block for each pair of ranks. */
-static bool carried(const struct hier *v, uint32_t host, uint32_t column)
-{
-    return host != v->host && (v->host + host) % v->columns == column;
-}
-
+/* In the carrier's TMP (hier_carried) lie, for each host whose blocks it carries, a block for each pair of ranks. */
 /* Adds the blocks between this host and the ranks of those hosts that `column` carries: one per such rank. */
 static void add_peers(struct hier *v, struct hier_blocks *l, uint32_t column)
 {
     for (uint32_t h = 0; h < v->layout->hosts; h++)
-        for (uint32_t i = 0; carried(v, h, column) && i < hier_host_size(v, h); i++)
+        for (uint32_t i = 0; hier_carried(v, h, column) && i < hier_host_size(v, h); i++)
             hier_add(v, l, hier_member(v, h, i), hier_member(v, h, i));
     hier_end(v, l);
 }
@@ -136,7 +132,7 @@ static void add_local(struct hier *v, struct hier_blocks *l, bool swapped)
         uint32_t base = 0;
         for (uint32_t h = 0; h < v->layout->hosts; h++) {
             uint32_t there = hier_host_size(v, h);
-            if (!carried(v, h, v->local))
+            if (!hier_carried(v, h, v->local))
                 continue;
             for (uint32_t k = 0; k < there; k++)
                 hier_add(v, l, base + (swapped ? k * v->size + i : i * there + k),
@@ -153,7 +149,7 @@ static void add_swapped(struct hier *v, struct hier_blocks *l)
     uint32_t base = 0;
     hier_start(l, CHOIR_TMP, CHOIR_OUT);
     for (uint32_t h = 0; h < v->layout->hosts; h++) {
-        uint32_t pairs = carried(v, h, v->local) ? v->size * hier_host_size(v, h) : 0;
+        uint32_t pairs = hier_carried(v, h, v->local) ? v->size * hier_host_size(v, h) : 0;
         for (uint32_t i = 0; i < pairs; i++)
             hier_add(v, l, base + i, 0);
         hier_end(v, l);

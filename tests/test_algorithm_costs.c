@@ -16,7 +16,11 @@ static struct cost cost_of(const char *name, enum choir_kind kind, struct choir_
     struct choir_shape s;
     struct choir_plan *plan = NULL;
     struct cost cost = {0};
+    uint64_t n = layout->ranks, *counts = malloc(n * n * sizeof(*counts)); /* of v-forms */
+    for (uint64_t i = 0; i < n * n; i++)
+        counts[i] = count;
     plan_shape_init(&s, kind, rank, layout->ranks, count, layout);
+    s.in_count = s.out_count = s.all_counts = counts;
     s.slot_bytes = 1 << 30;
     CHECK_OK(plan_build(name, &s, &plan));
     CHECK_EQ(plan->instances, plan->programs);
@@ -47,6 +51,7 @@ static struct cost cost_of(const char *name, enum choir_kind kind, struct choir_
     cost.steps = plan->steps;
     cost.tmp = plan->tmp;
     plan_free(plan);
+    free(counts);
     return cost;
 }
 
@@ -124,10 +129,17 @@ static void far_costs(void)
         for (uint32_t each = 2; each <= 5; each++) {
             struct choir_layout *layout = plan_layout_regular(hosts, each);
             uint64_t c = 8 * hosts * each * 4, reduced = 0, gathered = 0, swapped = 0, blocks = 0;
+            uint64_t swapped_v = 0, collected = 0;
             for (uint32_t r = 0; r < layout->ranks; r++) {
                 struct cost a = cost_of("hierarchical(ring,ring)", CHOIR_ALL_REDUCE, layout, r, c);
                 struct cost g = cost_of("hierarchical(ring,ring)", CHOIR_ALL_GATHER, layout, r, c);
                 struct cost t = cost_of("hierarchical", CHOIR_ALL_TO_ALL, layout, r, c);
+                struct cost v = cost_of("hierarchical", CHOIR_ALL_TO_ALL_V, layout, r, c);
+                struct cost l = cost_of("hierarchical", CHOIR_GATHER_V, layout, r, c);
+                CHECK_EQ(v.far_elements, v.far_messages * each * each * c);
+                CHECK_EQ(l.far_elements, l.far_messages * each * c);
+                swapped_v += v.far_messages;
+                collected += l.far_messages;
                 CHECK_EQ(a.far_elements, 2 * (hosts - 1) * c / hosts / each);
                 reduced += a.far_elements;
                 gathered += g.far_elements;
@@ -137,6 +149,8 @@ static void far_costs(void)
             CHECK_EQ(reduced, 2 * (hosts - 1) * c);
             CHECK_EQ(gathered, hosts * (hosts - 1) * each * c);
             CHECK_EQ(swapped, hosts * (hosts - 1));
+            CHECK_EQ(swapped_v, hosts * (hosts - 1));
+            CHECK_EQ(collected, hosts - 1);
             CHECK_EQ(blocks, hosts * (hosts - 1) * each * each * c);
             plan_layout_free(layout);
         }

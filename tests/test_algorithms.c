@@ -56,6 +56,7 @@ struct job {
     uint64_t extent[RANKS_MOST][2];
     bool in_place[RANKS_MOST];
     uint64_t *table[RANKS_MOST]; /* v-forms: in_count, in_offset, out_count, out_offset; calls */
+    uint64_t *all_counts;
     uint32_t *peer[RANKS_MOST];
 };
 
@@ -111,9 +112,24 @@ static void blocks(struct job *j, uint32_t r, uint64_t *count, uint64_t *offset,
     }
 }
 
+/* What ranks would have told each other. */
+static void make_all_counts(struct job *j)
+{
+    uint64_t n = j->n, *all = j->all_counts = calloc(n * n, sizeof(*all));
+    for (uint32_t r = 0; r < n; r++) {
+        j->shape[r].all_counts = all;
+        if (j->kind != CHOIR_ALL_TO_ALL_V)
+            all[r] = j->kind == CHOIR_GATHER_V ? length(j, r, 0) : length(j, 0, r);
+        for (uint32_t q = 0; j->kind == CHOIR_ALL_TO_ALL_V && q < n; q++)
+            all[n * r + q] = length(j, r, q);
+    }
+}
+
 static void make_tables(struct job *j)
 {
     bool scattered = rnd(j, 2);
+    if (j->kind >= CHOIR_ALL_TO_ALL_V)
+        make_all_counts(j);
     for (uint32_t r = 0; r < j->n; r++) {
         struct choir_shape *s = &j->shape[r];
         uint64_t *t = j->table[r] = calloc(4 * j->n, sizeof(*t));
@@ -332,6 +348,8 @@ static bool make_plans(struct job *j)
 
 static void free_job(struct job *j)
 {
+    free(j->all_counts);
+    j->all_counts = NULL;
     for (uint32_t r = 0; r < j->n; r++) {
         plan_free(j->plan[r]);
         free(j->memory[r]);

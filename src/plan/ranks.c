@@ -4,6 +4,7 @@
  * goes wrong in practice: zeros, unequal lengths, gaps and blocks out of order.
  */
 #include "plan/ranks.h"
+#include "plan/builder.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,13 +55,15 @@ static enum choir_status all_know(struct ranks *s, uint64_t count, uint64_t seed
         } else {
             *(many_out ? &x->in_count : &x->out_count) = all + r;
         }
+        if (shape_pair_sized(x->kind))
+            x->all_counts = all;
     }
     return CHOIR_OK;
 }
 
 static enum choir_status pairs_know(struct ranks *s, uint64_t count, uint64_t seed)
 {
-    uint64_t n = s->n, *w = words_alloc(s, 4 * n * n);
+    uint64_t n = s->n, *w = words_alloc(s, 5 * n * n), *all = w + 4 * n * n;
     if (!w)
         return CHOIR_ERR_NO_MEMORY;
     bool symmetric = seed % 4 >= 2;
@@ -71,12 +74,14 @@ static enum choir_status pairs_know(struct ranks *s, uint64_t count, uint64_t se
             bool swap = symmetric && q < r;
             in[q] = draw(count, seed, swap ? q : r, swap ? r : q);
             out[q] = symmetric ? in[q] : draw(count, seed, q, r);
+            all[n * r + q] = in[q];
         }
         lay_apart(in_offset, in, s->n);
         lay_apart(out_offset, out, s->n);
         struct choir_shape *x = &s->shape[r];
         x->in_count = in;
         x->out_count = out;
+        x->all_counts = all;
         x->in_offset = seed & 1 ? in_offset : NULL;
         x->out_offset = seed & 1 ? out_offset : NULL;
     }
