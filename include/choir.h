@@ -340,10 +340,14 @@ struct choir_config {
     uint64_t timeout_ns;        /* 0: CHOIR_TIMEOUT */
     uint64_t create_timeout_ns; /* 0: CHOIR_CREATE_TIMEOUT */
     const char *name;           /* for logs, copied; NULL: none */
+    /* 1: on several hosts all_to_all_v, gather_v and scatter_v send one message per pair of hosts. This takes an
+     * exchange of counts before each (all_to_all_v: N*N numbers on every rank) and memory for what ranks carry for
+     * others: for many small blocks. -1: every pair for itself; 0: as CHOIR_AGGREGATE_V says. */
+    int32_t aggregate_v;
 };
 #define CHOIR_CONFIG_INIT                                                                          \
     {                                                                                              \
-        sizeof(struct choir_config), CHOIR_CONFIG_VERSION, 1, 0, 0, 0, 0, NULL                     \
+        sizeof(struct choir_config), CHOIR_CONFIG_VERSION, 1, 0, 0, 0, 0, NULL, 0                  \
     }
 
 /*
@@ -710,7 +714,8 @@ CHOIR_API enum choir_status choir_reduce_scatter_v(choir_comm *comm, const void 
  * Ordering: collective. Threads: one.
  * Errors: as choir_all_to_all; CHOIR_ERR_COUNT an entry is too large; CHOIR_ERR_POINTER an array of counts
  *   is NULL; CHOIR_ERR_MISMATCH names both ranks where their counts differ.
- * Cost: N-1 steps, the sum of send_counts but the own. Source: MPI-4.1 section 6.8. Since: 0.1.
+ * Cost: N-1 steps, the sum of send_counts but the own; config.aggregate_v: one message per pair of hosts.
+ *   Source: MPI-4.1 section 6.8. Since: 0.1.
  */
 CHOIR_API enum choir_status choir_all_to_all_v(choir_comm *comm, const void *send,
                                                const uint64_t *send_counts,

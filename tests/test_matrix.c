@@ -48,6 +48,7 @@ static void rank_body(int rank, int size, void *arg)
     const struct job *j = arg;
     struct choir_config config = CHOIR_CONFIG_INIT;
     config.deterministic = j->deterministic;
+    config.aggregate_v = !strncmp(j->algorithm, "hierarchical", 12) && j->seed % 4 ? 1 : 0;
     choir_comm *c;
     CHECK_OK(choir_comm_create(&board->id, rank, size, &config, &c));
     uint64_t draw = j->seed;

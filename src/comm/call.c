@@ -43,6 +43,7 @@ void call_shape(const struct choir_comm *c, const struct comm_call *call, struct
     shape->in_offset = call->in_offset;
     shape->out_count = call->out_count;
     shape->out_offset = call->out_offset;
+    shape->all_counts = call->all_counts;
 }
 
 enum choir_status call_combine(struct choir_comm *c, const struct comm_call *call,
@@ -84,13 +85,14 @@ static const char *flat_algorithm(enum choir_kind kind)
     return kind == CHOIR_ALL_REDUCE ? "two_shot" : "direct";
 }
 
-static enum choir_status bind_new(struct choir_comm *c, const struct comm_call *call,
-                                  struct host_bound **bound)
+enum choir_status call_bind_new(struct choir_comm *c, const struct comm_call *call,
+                                const char *algorithm, struct host_bound **bound)
 {
     struct choir_shape shape;
     struct choir_plan *plan;
     call_shape(c, call, &shape);
-    const char *name = c->config.deterministic && plan_kind_reduces(call->kind)
+    const char *name = algorithm ? algorithm
+                       : c->config.deterministic && plan_kind_reduces(call->kind)
                            ? flat_algorithm(call->kind)
                            : plan_table_choose(c->table, &shape, needs_order(c, call));
     enum choir_status st = plan_build(name, &shape, &plan);
@@ -111,7 +113,7 @@ static void drop(void *bound)
     host_bound_free(bound);
 }
 
-static uint32_t list_length(const struct choir_comm *c, const struct comm_call *call, unsigned i)
+uint32_t call_list_length(const struct choir_comm *c, const struct comm_call *call, unsigned i)
 {
     bool one = call->kind == CHOIR_GATHER_V ? i < 2 : call->kind == CHOIR_SCATTER_V && i >= 2;
     return one ? 1 : c->host.size;
@@ -127,7 +129,7 @@ static size_t write_key(const struct choir_comm *c, const struct comm_call *call
     if (!is_v(call->kind))
         return at;
     for (unsigned i = 0; i < base_count(lists); i++) {
-        size_t bytes = lists[i] ? list_length(c, call, i) * sizeof(uint64_t) : 0;
+        size_t bytes = lists[i] ? call_list_length(c, call, i) * sizeof(uint64_t) : 0;
         if (at + bytes + 1 > CACHED_KEY_BYTES)
             return 0;
         to[at++] = lists[i] != NULL;
@@ -152,7 +154,7 @@ enum choir_status call_bind(struct choir_comm *c, const struct comm_call *call,
     struct host_bound *b = n ? plan_cache_find(c->plans, bytes, n) : NULL;
     if (!b) {
         c->memo.bound = NULL; /* the cache may drop it */
-        enum choir_status st = bind_new(c, call, &b);
+        enum choir_status st = call_bind_new(c, call, NULL, &b);
         if (st != CHOIR_OK)
             return comm_take_error(c, st);
         *owned = !n || plan_cache_add(c->plans, bytes, n, b, drop) != CHOIR_OK;
@@ -199,7 +201,7 @@ enum choir_status call_copy(struct choir_comm *c, const struct comm_call *call,
     for (unsigned i = 0; i < base_count(lists); i++)
         if (*lists[i]) {
             uint64_t *to = copy->owned + i * c->host.size;
-            memcpy(to, *lists[i], list_length(c, call, i) * sizeof(*to));
+            memcpy(to, *lists[i], call_list_length(c, call, i) * sizeof(*to));
             *lists[i] = to;
         }
     return CHOIR_OK;

@@ -9,6 +9,7 @@
  *   run.c       running it, scaling                  group.c     groups
  *   stream.c    host streams and events              watch.c     lateness, death, verdicts
  *   memory.c    shared memory, registration, windows op.c        made operations
+ *   counts.c    v-forms that exchange counts first
  */
 #ifndef COMM_COMM_H
 #define COMM_COMM_H
@@ -48,6 +49,7 @@ struct comm_call {
     const void *in;
     void *out;
     const uint64_t *in_count, *in_offset, *out_count, *out_offset; /* v-forms */
+    const uint64_t *all_counts;                                    /* as in struct choir_shape */
     uint64_t deadline_ns; /* relative; 0: the communicator's */
     uint64_t *owned;      /* of a copy: all its lists */
 };
@@ -71,6 +73,12 @@ struct
 struct comm_key { /* what a bound plan depends on, but for v-form counts */
     uint32_t kind, elem, root, ordered;
     uint64_t count;
+};
+
+struct comm_counted {                /* counts.c; for whose turn it is */
+    uint64_t *all, all_words;        /* what the ranks told each other */
+    uint64_t *key, *next, key_words; /* of `bound`, of the present call */
+    struct host_bound *bound;        /* the last such plan */
 };
 
 struct comm_op { /* one made by choir_op_create_* */
@@ -108,6 +116,7 @@ struct choir_comm {
     struct plan_table *table;
     struct plan_cache *plans;
     struct comm_memo memo;
+    struct comm_counted counted;
     struct comm_op ops[COMM_OPS];
     _Atomic uint32_t busy;   /* a call is in it */
     uint64_t tickets;        /* drawn while busy is held */
@@ -182,6 +191,11 @@ void call_shape(const struct choir_comm *c, const struct comm_call *call,
 /* owned: the caller frees it after the operation. */
 enum choir_status call_bind(struct choir_comm *c, const struct comm_call *call,
                             struct host_bound **bound, bool *owned);
+/* The same by a given algorithm, not kept. */
+enum choir_status call_bind_new(struct choir_comm *c, const struct comm_call *call,
+                                const char *algorithm, struct host_bound **bound);
+/* Numbers in the call's list i: in_count, in_offset, out_count, out_offset. */
+uint32_t call_list_length(const struct choir_comm *c, const struct comm_call *call, unsigned i);
 /* A copy that owns its counts and offsets. */
 enum choir_status call_copy(struct choir_comm *c, const struct comm_call *call,
                             struct comm_call *copy);
@@ -211,6 +225,7 @@ struct comm_task { /* one operation, from its call to its end */
     uint32_t signature;
     struct host_bound *bound; /* NULL: nothing to do (count 0) */
     bool owns_bound, begun;
+    bool counting; /* the counts are on their way; the operation itself follows */
     uint64_t ticket, limit_ns, started_ns;
     void *saved, *saved_from; /* config.restorable */
     uint64_t saved_bytes;
@@ -230,6 +245,15 @@ bool task_turn(const struct comm_task *t); /* all operations called before have 
 enum choir_status task_begin(struct comm_task *t);
 enum choir_status task_end(struct comm_task *t, enum choir_status status);
 enum choir_status run_task(struct comm_task *t); /* waits for its turn, begins, waits, ends */
+
+/* counts.c */
+bool counts_first(const struct choir_comm *c, const struct comm_call *call);
+enum choir_status counts_prepare(struct comm_task *t);
+/* On the task's turn: where the counts come from and go to. */
+enum choir_status counts_begin(struct comm_task *t, uint8_t *base[2]);
+/* They are here: holds them against what this rank expects and binds the operation itself. */
+enum choir_status counts_end(struct comm_task *t);
+void counts_free(struct choir_comm *c);
 
 /* group.c */
 bool group_open(void);

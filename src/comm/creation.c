@@ -28,7 +28,7 @@ struct creation {
 };
 struct agreement { /* what must be equal on all ranks */
     int32_t status;
-    uint32_t deterministic; /* the configuration's choices */
+    uint32_t choices; /* the configuration's */
     uint64_t table_hash;
 };
 
@@ -181,7 +181,8 @@ static enum choir_status start_agreement(struct choir_comm *c)
     if (st == CHOIR_OK)
         st = derive(c);
     struct agreement a = {.status = st,
-                          .deterministic = (uint32_t)c->config.deterministic,
+                          .choices = (uint32_t)c->config.deterministic |
+                                     (c->config.aggregate_v > 0 ? 1u << 31 : 0),
                           .table_hash = st == CHOIR_OK ? plan_table_hash(c->table) : 0};
     /* Also after a failure: the others must hear of it. */
     enum choir_status sent = tree_start(c, &a, sizeof(a));
@@ -250,7 +251,7 @@ static enum choir_status stage_agree(struct choir_comm *c)
         if (a.status)
             st = base_fail((enum choir_status)a.status, "see the log of that rank",
                            "rank %u could not create the communicator", r.rank);
-        else if (i && (a.table_hash != zero.table_hash || a.deterministic != zero.deterministic))
+        else if (i && (a.table_hash != zero.table_hash || a.choices != zero.choices))
             st = base_fail(CHOIR_ERR_MISMATCH,
                            "set CHOIR_* variables and the configuration alike on all ranks",
                            "rank %u has another configuration or topology than rank 0", r.rank);

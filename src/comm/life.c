@@ -40,6 +40,8 @@ static enum choir_status take_config(struct choir_comm *c, const struct choir_co
     c->timeout_ns = c->config.timeout_ns ? c->config.timeout_ns : (uint64_t)knob_int(KNOB_TIMEOUT);
     if (!c->config.create_timeout_ns)
         c->config.create_timeout_ns = (uint64_t)knob_int(KNOB_CREATE_TIMEOUT);
+    if (!c->config.aggregate_v)
+        c->config.aggregate_v = knob_int(KNOB_AGGREGATE_V) ? 1 : -1;
     return CHOIR_OK;
 }
 
@@ -76,6 +78,7 @@ void comm_free(struct choir_comm *c)
     if (c->has_secret)
         host_secret_forget(c->id.secret);
     sodium_memzero(&c->id, sizeof(c->id));
+    counts_free(c);
     plan_cache_free(c->plans);
     plan_table_free(c->table);
     plan_layout_free(c->layout);
@@ -263,6 +266,7 @@ enum choir_status choir_comm_memory(choir_comm *c, struct choir_memory *memory)
         return base_fail(CHOIR_ERR_ARGUMENT, "set memory->bytes = sizeof(struct choir_memory)",
                          "memory is %s", memory ? "too small" : "NULL");
     memory->private_bytes = atomic_load(&c->host.private_bytes) + sizeof(*c) + c->scaled_bytes +
+                            (c->counted.all_words + 2 * c->counted.key_words) * 8 +
                             c->host.size * sizeof(struct host_member);
     memory->shared_bytes = atomic_load(&c->host.shared_bytes);
     memory->plans = c->plans ? plan_cache_count(c->plans) : 0;

@@ -110,6 +110,12 @@ enum choir_status task_begin(struct comm_task *t)
         return st;
     if (!t->bound) /* count 0 */
         return CHOIR_OK;
+    if (t->counting) {
+        op->comm = &c->host;
+        op->bound = t->bound;
+        st = counts_begin(t, op->base);
+        return st == CHOIR_OK ? host_op_start(op) : st;
+    }
     if (c->config.restorable)
         st = save_inputs(t);
     if (st == CHOIR_OK)
@@ -163,7 +169,9 @@ enum choir_status task_prepare(struct choir_comm *c, const struct comm_call *cal
         .comm = c, .call = *call, .bound = exchange, .owns_bound = exchange != NULL};
     bool empty = !call->count && call->kind < CHOIR_BARRIER;
     if (!empty && !exchange) {
-        enum choir_status st = call_bind(c, call, &t->bound, &t->owns_bound);
+        enum choir_status st = counts_first(c, call)
+                                   ? counts_prepare(t)
+                                   : call_bind(c, call, &t->bound, &t->owns_bound);
         if (st != CHOIR_OK)
             return st;
     }
@@ -197,25 +205,36 @@ bool task_step(struct comm_task *t, enum choir_status *status)
             return false;
         c->op.status = st;
     }
+    if (t->counting && c->op.status == CHOIR_OK) {
+        st = counts_end(t);
+        if (st == CHOIR_OK)
+            st = task_begin(t);
+        t->started_ns = base_now_ns();
+        if (st == CHOIR_OK)
+            return false;
+        c->op.status = st;
+    }
     if (c->op.status != CHOIR_OK)
         host_op_cancel(&c->op);
     *status = task_end(t, c->op.status);
     return true;
 }
 
-enum choir_status run_task(struct comm_task *t)
+static enum choir_status run_begun(struct comm_task *t, enum choir_status st)
 {
     struct choir_comm *c = t->comm;
+    if (st != CHOIR_OK || !t->bound)
+        return st;
+    return host_op_advance(&c->op) ? c->op.status : host_wait(&c->op, t->limit_ns, watch_late, t);
+}
+
+enum choir_status run_task(struct comm_task *t)
+{
     while (base_unlikely(!task_turn(t)))
         sched_yield(); /* operations of streams come first; they have deadlines of their own */
-    enum choir_status st = task_begin(t);
-    if (st == CHOIR_OK && t->bound) {
-        if (!host_op_advance(&c->op)) {
-            st = host_wait(&c->op, t->limit_ns, watch_late, t);
-        } else {
-            st = c->op.status;
-        }
-    }
+    enum choir_status st = run_begun(t, task_begin(t));
+    if (t->counting && st == CHOIR_OK && (st = counts_end(t)) == CHOIR_OK)
+        st = run_begun(t, task_begin(t));
     return task_end(t, st);
 }
 
