@@ -949,8 +949,8 @@ CHOIR_API enum choir_status choir_event_query(choir_event *event);
  * ---------------------------------------------------------------------------------------------- */
 
 /*
- * Allocates memory that ranks on the same host can map: windows on it are direct, and collectives need no
- * copy.
+ * Allocates memory that ranks on the same host can map: windows on it are direct, and large messages out of
+ * it are read where they lie, also where the kernel lets no process read another's memory.
  * bytes: at least 1. memory: receives the address, zeroed, aligned to a page. Freed by choir_mem_free, or
  *   with the process.
  * Ordering: local. Threads: any.

@@ -95,8 +95,12 @@ struct choir_transport_host {
 struct choir_shared {
     void *memory;
     uint64_t bytes;
-    uint64_t key; /* names it to peers of this transport */
+    uint64_t key;   /* names it to peers of this transport */
+    uint32_t flags; /* in, of alloc: CHOIR_SHARED_* */
 };
+/* Peers map it for the length of a message, again and again: an unmapped view may be kept, to be given at once to the
+ * next map, until the owner releases it. */
+#define CHOIR_SHARED_LASTING 1u
 
 /* In life-cycle order; entries left NULL are "not supported". */
 struct choir_transport_ops {
@@ -118,7 +122,7 @@ struct choir_transport_ops {
     enum choir_status (*connected)(struct choir_endpoint *endpoint);
     /* CHOIR_CAP_* that were proved to work with this peer; 0 before it is connected. */
     uint32_t (*caps)(struct choir_endpoint *endpoint);
-    /* Shareable memory, zeroed. */
+    /* Shareable memory, zeroed. shared: zeroed but for flags. */
     enum choir_status (*alloc)(struct choir_transport *t, uint64_t bytes,
                                struct choir_shared *shared);
     /* Frees what alloc gave; peers that mapped it keep their view until they unmap it. */

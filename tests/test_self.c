@@ -54,7 +54,7 @@ static void memory(void)
 {
     struct mock_board *board = mock_board_new();
     struct mock m;
-    struct choir_shared s;
+    struct choir_shared s = {0};
     void *p, *q;
     struct choir_endpoint *ep = opened(&m, board)->endpoint;
     CHECK_EQ(ops->alloc(m.t, 0, &s), CHOIR_ERR_ARGUMENT);

@@ -78,7 +78,7 @@ static void map_rank(int rank, int size, void *arg)
 {
     struct mock_board *board = arg;
     struct mock m;
-    struct choir_shared mine, small[40];
+    struct choir_shared mine = {0}, small[40] = {0};
     void *theirs, *again;
     uint64_t other;
     int before = mock_count_fds();
@@ -204,7 +204,7 @@ static void death_rank(int rank, int size, void *arg)
     bool dials = board->word[0] & 1, killed = board->word[0] & 2;
     struct mock_peer *p = mock_pair(&m, board, rank, (rank == 0) == dials);
     if (rank) {
-        struct choir_shared seg;
+        struct choir_shared seg = {0};
         CHECK_OK(ops->alloc(m.t, 4096, &seg));
         memcpy(seg.memory, "still here", 11);
         mock_note(p, seg.key, 0, 0);
@@ -402,7 +402,7 @@ static void thread_of_rank(int number, int size, void *arg)
         }
         CHECK_EQ(status, CHOIR_ERR_PROTOCOL); /* no such key */
         if (i % 16 == 0) {
-            struct choir_shared seg;
+            struct choir_shared seg = {0};
             CHECK_OK(ops->alloc(t->m->t, 5000, &seg));
             CHECK_OK(ops->release(t->m->t, &seg));
             CHECK_OK(ops->wake(t->p->endpoint));
@@ -438,7 +438,7 @@ static void no_descriptors_rank(int rank, int size, void *arg)
 {
     struct mock_board *board = arg;
     struct mock m;
-    struct choir_shared seg;
+    struct choir_shared seg = {0};
     void *theirs;
     mock_init(&m, ops, rank);
     struct mock_peer *p = mock_pair(&m, board, rank, rank == 0);
@@ -451,7 +451,7 @@ static void no_descriptors_rank(int rank, int size, void *arg)
         none = old;
         none.rlim_cur = 3;
         setrlimit(RLIMIT_NOFILE, &none);
-        struct choir_shared more;
+        struct choir_shared more = {0};
         CHECK_EQ(ops->alloc(m.t, 100, &more), CHOIR_ERR_SYSTEM);
         CHECK_EQ(map_wait(p, p->note[0], 100, &theirs), CHOIR_ERR_SYSTEM);
         CHECK(strstr(base_error_thread()->text, "no descriptor left") != NULL);

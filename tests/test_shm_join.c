@@ -239,7 +239,7 @@ static void fork_rank(int rank, int size, void *arg)
     struct mock_board *board = arg;
     struct mock m;
     struct mock_send s;
-    struct choir_shared seg;
+    struct choir_shared seg = {0};
     mock_init(&m, ops, rank);
     struct mock_peer *p = mock_pair(&m, board, rank, rank == 0);
     CHECK_OK(ops->alloc(m.t, 4096, &seg));

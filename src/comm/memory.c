@@ -4,18 +4,9 @@
  * collectives on host memory; registration is a promise about a range that transports with registration keep.
  */
 #include "comm/comm.h"
-#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct block { /* of choir_mem_alloc */
-    struct block *next;
-    uint32_t transport;
-    struct choir_shared shared;
-};
-static struct block *blocks;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 struct choir_region {
     struct choir_comm *comm;
@@ -49,49 +40,18 @@ enum choir_status choir_mem_alloc(size_t bytes, void **memory)
     enum choir_status st = host_start();
     if (st != CHOIR_OK)
         return st;
-    struct block *b = calloc(1, sizeof(*b));
-    for (uint32_t i = 0; b && i < host_process.transports && !b->shared.memory; i++) {
-        struct host_transport *t = &host_process.transport[i];
-        b->transport = i;
-        if (!t->maps || !strcmp(t->ops->name, "self") ||
-            t->ops->alloc(t->t, bytes, &b->shared) != CHOIR_OK)
-            b->shared.memory = NULL;
-    }
-    if (!b || !b->shared.memory) {
-        free(b);
+    st = host_shared_alloc(bytes, memory);
+    if (st != CHOIR_OK)
         host_stop();
-        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory; CHOIR_TRANSPORTS must contain shm",
-                         "no memory for %zu bytes that peers can map", bytes);
-    }
-    pthread_mutex_lock(&lock);
-    b->next = blocks;
-    blocks = b;
-    pthread_mutex_unlock(&lock);
-    *memory = b->shared.memory;
-    return CHOIR_OK;
+    return st;
 }
 
 enum choir_status choir_mem_free(void *memory)
 {
-    if (!memory)
-        return CHOIR_OK;
-    struct block *found = NULL;
-    pthread_mutex_lock(&lock);
-    for (struct block **at = &blocks; *at && !found; at = found ? at : &(*at)->next)
-        if ((*at)->shared.memory == memory) {
-            found = *at;
-            *at = found->next;
-            break;
-        }
-    pthread_mutex_unlock(&lock);
-    if (!found)
-        return base_fail(CHOIR_ERR_POINTER, "pass what choir_mem_alloc returned, once",
-                         "memory was not allocated by choir_mem_alloc");
-    struct host_transport *t = &host_process.transport[found->transport];
-    t->ops->release(t->t, &found->shared);
-    free(found);
-    host_stop();
-    return CHOIR_OK;
+    enum choir_status st = memory ? host_shared_free(memory) : CHOIR_OK;
+    if (memory && st == CHOIR_OK)
+        host_stop();
+    return st;
 }
 
 enum choir_status choir_register(choir_comm *comm, void *memory, size_t bytes,
@@ -130,17 +90,12 @@ enum choir_status choir_deregister(choir_comm *comm, choir_region *region)
 static struct window_card describe(const void *memory, size_t bytes)
 {
     struct window_card card = {.bytes = bytes, .address = (uint64_t)(uintptr_t)memory};
-    const uint8_t *at = memory;
-    pthread_mutex_lock(&lock);
-    for (const struct block *b = blocks; b; b = b->next) {
-        const uint8_t *from = b->shared.memory;
-        if (at < from || at + bytes > from + b->shared.bytes)
-            continue;
-        card.key = b->shared.key;
-        card.offset = (uint64_t)(at - from);
-        card.transport_name = name_hash(b->transport);
+    struct host_view view;
+    if (host_shared_find(memory, bytes, &view)) {
+        card.key = view.key;
+        card.offset = view.offset;
+        card.transport_name = name_hash(view.transport);
     }
-    pthread_mutex_unlock(&lock);
     return card;
 }
 

@@ -139,7 +139,7 @@ bool host_link_put(struct host_link *link, uint32_t lane, const void *source, ui
 }
 
 bool host_link_put_pull(struct host_link *link, uint32_t lane, const void *source, uint64_t bytes,
-                        uint32_t signature)
+                        const struct host_view *view, uint32_t signature)
 {
     struct lane_tx *tx = &link->tx[lane];
     if (!line_free(tx))
@@ -147,6 +147,8 @@ bool host_link_put_pull(struct host_link *link, uint32_t lane, const void *sourc
     struct lane_line *line = &tx->line[tx->next % LANE_DEPTH];
     line->pull.address = (uint64_t)(uintptr_t)source;
     line->pull.bytes = bytes;
+    line->pull.key = view->key;
+    line->pull.offset = view->offset;
     tx->end[tx->next % LANE_DEPTH] = tx->head;
     publish(link, tx, line, 0, signature, LANE_AT_SENDER | LANE_ACK);
     return true;
@@ -165,6 +167,8 @@ void host_link_consume(struct host_link *link, uint32_t lane, uint32_t where)
 {
     struct lane_rx *rx = &link->rx[lane];
     rx->next++;
+    if (base_unlikely(rx->view != NULL))
+        host_link_unview(link, lane);
     if (!(where & LANE_ACK))
         return;
     if (!link->inbox.memory) {
@@ -186,6 +190,34 @@ void host_link_consume(struct host_link *link, uint32_t lane, uint32_t where)
     if (base_unlikely(!atomic_load_explicit(&link->bell, memory_order_relaxed)))
         host_link_retry_bell(link);
     host_bell_ring(link);
+}
+
+enum choir_status host_link_view(struct host_link *link, uint32_t lane)
+{
+    struct lane_rx *rx = &link->rx[lane];
+    const struct lane_line *line = lane_front(rx, 0);
+    struct host_end *end = link->back_end;
+    if (rx->view || !line->pull.key || host_same_process(end))
+        return CHOIR_OK;
+    const struct choir_transport_ops *ops = host_end_ops(end);
+    void *memory = NULL;
+    enum choir_status st = line->pull.offset > UINT64_MAX - line->pull.bytes
+                               ? CHOIR_ERR_PROTOCOL
+                               : ops->map(end->endpoint, line->pull.key,
+                                          line->pull.offset + line->pull.bytes, &memory);
+    if (st == CHOIR_OK)
+        rx->view = memory;
+    else if (ops->caps(end->endpoint) & CHOIR_CAP_READ)
+        return CHOIR_OK; /* this one is read otherwise; the next one finds it mapped */
+    return st;
+}
+
+void host_link_unview(struct host_link *link, uint32_t lane)
+{
+    struct lane_rx *rx = &link->rx[lane];
+    if (rx->view)
+        host_end_ops(link->back_end)->unmap(link->back_end->endpoint, rx->view, 0);
+    rx->view = NULL;
 }
 
 void host_link_pulled(struct host_link *link, uint32_t lane, uint64_t bytes)

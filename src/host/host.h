@@ -8,6 +8,7 @@
  *   service.c             the service thread: poll, timers, operations of host streams
  *   comm.c                a communicator as the engine sees it, and control frames
  *   link.c, fragment.c    one rank to another: inboxes; fragments, acknowledgements
+ *   shared.c              memory that peers can map
  *   bind.c                a plan with byte offsets
  *   engine.c, step.c, pending.c   the state machine that runs it
  *   wait.c, bell.c        how a caller waits, and how a sleeper is woken
@@ -21,6 +22,7 @@
 #include "reduce/reduce.h"
 #include "topo/topo.h"
 #include <pthread.h>
+#include <string.h>
 
 /* --- process and peers (process.c) ------------------------------------------------------------ */
 #define HOST_TRANSPORTS 8u
@@ -85,6 +87,10 @@ bool host_peer_reach(struct host_peer *peer, const struct host_card *card);
 static inline struct host_end *host_peer_end(struct host_peer *peer)
 {
     return atomic_load_explicit(&peer->best, memory_order_acquire);
+}
+static inline bool host_same_process(const struct host_end *end)
+{
+    return !memcmp(&end->peer->id, &host_process.id, sizeof(host_process.id));
 }
 static inline const struct choir_transport_ops *host_end_ops(const struct host_end *end)
 {
@@ -236,6 +242,16 @@ bool host_control_send(struct host_comm *comm, uint32_t to, uint16_t kind, const
 
 void host_control_sweep(bool all); /* frees payloads that transports are done with */
 
+/* --- memory that peers can map (shared.c) -------------------------------------------------------- */
+struct host_view {        /* where an address lies in it */
+    uint64_t key, offset; /* key 0: nowhere */
+    uint32_t transport;
+};
+enum choir_status host_shared_alloc(size_t bytes, void **memory);
+enum choir_status host_shared_free(void *memory);
+bool host_shared_find(const void *memory, uint64_t bytes, struct host_view *view);
+void host_shared_forked(void); /* in the child: none of it is there */
+
 /* --- links (link.c) --------------------------------------------------------------------------- */
 struct host_link *host_link_get(struct host_comm *comm, uint32_t peer); /* NULL: no memory */
 void host_link_retry_bell(struct host_link *link);
@@ -255,9 +271,12 @@ bool host_link_put(struct host_link *link, uint32_t lane, const void *source, ui
 /* For sources in pieces: room in the line or data ring to be filled, then host_link_publish. NULL: no room. */
 void *host_link_room(struct host_link *link, uint32_t lane, uint64_t bytes);
 void host_link_publish(struct host_link *link, uint32_t lane, uint64_t bytes, uint32_t signature);
-/* Publishes a whole message to be read by the peer. */
+/* Publishes a whole message to be read by the peer; view: where it can be mapped. */
 bool host_link_put_pull(struct host_link *link, uint32_t lane, const void *source, uint64_t bytes,
-                        uint32_t signature);
+                        const struct host_view *view, uint32_t signature);
+/* The message to be read at the front: maps it if it can be. CHOIR_IN_PROGRESS: not yet, and there is no other way. */
+enum choir_status host_link_view(struct host_link *link, uint32_t lane);
+void host_link_unview(struct host_link *link, uint32_t lane);
 void host_link_consume(struct host_link *link, uint32_t lane,
                        uint32_t where); /* the front fragment is used up */
 void host_link_pulled(struct host_link *link, uint32_t lane,

@@ -44,6 +44,7 @@ struct lane_line {
         uint8_t data[LANE_INLINE];
         struct {
             uint64_t address, bytes; /* of the whole message */
+            uint64_t key, offset;    /* where it can be mapped; key 0: nowhere */
         } pull;
     };
 };
@@ -96,6 +97,7 @@ struct lane_rx {
     uint32_t told;    /* of these, how many the sender knows of */
     uint32_t blocked; /* pass of advance_receives in which an earlier message was awaited */
     uint64_t pulled;  /* bytes read of the pull message at the front */
+    uint8_t *view;    /* the sender's memory that it lies in, mapped; or NULL */
     uint64_t ring_bytes;
     struct lane_landing land;
 };

@@ -31,11 +31,6 @@ struct host_link *host_link_get(struct host_comm *comm, uint32_t peer)
     return link;
 }
 
-static bool same_process(const struct host_end *end)
-{
-    return !memcmp(&end->peer->id, &host_process.id, sizeof(host_process.id));
-}
-
 /* The key under which a peer on this end can map our bell, or 0. */
 static uint64_t bell_key(const struct host_comm *comm, const struct host_end *end)
 {
@@ -47,7 +42,7 @@ static void try_bell(struct host_link *link, struct host_end *end)
 {
     if (atomic_load(&link->bell))
         return;
-    if (same_process(end)) {
+    if (host_same_process(end)) {
         if (!link->bell_box && (link->bell_box = peers_hold_bell(link->comm->key, link->peer)))
             atomic_store(&link->bell, link->bell_box->bell);
         return;
@@ -185,7 +180,7 @@ bool host_link_ready(struct host_link *link)
             return false;
         }
         link->end = host_peer_end(m->peer);
-        link->same = same_process(link->end);
+        link->same = host_same_process(link->end);
         struct choir_frame f = {.kind = HOST_FRAME_LINK,
                                 .comm = comm->key,
                                 .from = comm->rank,
@@ -224,14 +219,14 @@ bool host_link_ready(struct host_link *link)
 
 void host_link_retry_bell(struct host_link *link)
 {
-    if (link->back_end && (atomic_load(&link->bell_key) || same_process(link->back_end)))
+    if (link->back_end && (atomic_load(&link->bell_key) || host_same_process(link->back_end)))
         try_bell(link, link->back_end);
 }
 
 enum choir_status host_link_read(struct host_link *link, void *to, uint64_t from, uint64_t bytes)
 {
     struct host_end *end = link->back_end;
-    if (same_process(end)) {
+    if (host_same_process(end)) {
         reduce_copy(to, (const void *)(uintptr_t)from, bytes, 0);
         return CHOIR_OK;
     }
@@ -259,6 +254,8 @@ void host_link_free(struct host_link *link)
                  link->peer);
         return;
     }
+    for (uint32_t l = 0; l < LANE_COUNT; l++)
+        host_link_unview(link, l); /* of an operation that failed */
     if (link->mapped)
         host_end_ops(link->end)->unmap(link->end->endpoint, link->mapped,
                                        lane_segment_bytes(link->comm->slot_bytes));

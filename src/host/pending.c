@@ -54,16 +54,32 @@ static bool put_fragment(struct host_op *op, struct host_run *run, struct host_p
     return true;
 }
 
+/* Whether the message is left for the peer to read where it lies: by mapping it (*view), or by reading this process's
+ * memory. */
+static bool may_pull(const struct host_op *op, const struct host_run *run,
+                     const struct host_pending *p, struct host_view *view)
+{
+    const struct host_link *link = p->link;
+    *view = (struct host_view){0};
+    if (!link->tx[run->lane].line || p->segs != 1 || p->bytes <= HOST_COPY_BYTES ||
+        (op->in_place && p->exchanged))
+        return false;
+    if (!link->same && host_shared_find(p->base + p->seg[0].at, p->bytes, view) &&
+        view->transport != link->end->transport)
+        view->key = 0;
+    return link->pulls || view->key;
+}
+
 /* Publishes as much as there is room for; true if anything. */
 static bool stream(struct host_op *op, struct host_run *run, struct host_pending *p)
 {
     struct lane_tx *tx = &p->link->tx[run->lane];
     if (!p->started) {
         p->first = tx->next + 1;
-        p->pull = tx->line && p->segs == 1 &&
-                  p->bytes > host_copy_most(op, p->exchanged, p->link, run->lane);
+        struct host_view view;
+        p->pull = may_pull(op, run, p, &view);
         if (p->pull && !host_link_put_pull(p->link, run->lane, p->base + p->seg[0].at, p->bytes,
-                                           op->signature))
+                                           &view, op->signature))
             return false;
         p->started = true;
         p->published = p->pull;

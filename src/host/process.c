@@ -187,6 +187,7 @@ static void close_in_child(void)
         host_process.transport[i].ops->close(host_process.transport[i].t);
     sodium_memzero(secrets, sizeof(secrets));
     process_forked();
+    host_shared_forked();
     service_forked();
     /* The child may make communicators of its own. */
     memset(&host_process, 0, sizeof(host_process));

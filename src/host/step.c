@@ -84,10 +84,15 @@ static uint8_t *local_at(const struct host_op *op, const struct host_run *run,
     return base;
 }
 
-static void read_sender(struct host_op *op, struct host_link *link, void *to, uint64_t from,
-                        uint64_t bytes)
+/* Copies from `at` of the message at the front, which waits at its sender. */
+static void read_sender(struct host_op *op, const struct host_run *run, struct host_link *link,
+                        void *to, uint64_t at, uint64_t bytes)
 {
-    if (host_link_read(link, to, from, bytes) != CHOIR_OK)
+    const struct lane_rx *rx = &link->rx[run->lane];
+    const struct lane_line *line = lane_front(rx, 0);
+    if (rx->view)
+        reduce_copy(to, rx->view + line->pull.offset + at, bytes, 0);
+    else if (host_link_read(link, to, line->pull.address + at, bytes) != CHOIR_OK)
         host_op_fail(op, CHOIR_ERR_PEER_DEAD, link,
                      "see the log of that rank; CHOIR_SINGLE_COPY=0 avoids this path",
                      "rank %u's memory cannot be read", link->peer);
@@ -102,8 +107,7 @@ static void fetch(struct host_op *op, struct host_run *run, const struct host_rs
         struct host_link *link = r->place[i].link;
         if (!link)
             continue;
-        const struct lane_line *line = lane_front(&link->rx[run->lane], 0);
-        read_sender(op, link, to, line->pull.address + lo, hi - lo);
+        read_sender(op, run, link, to, lo, hi - lo);
         to += hi - lo;
     }
     run->fetched = true;
@@ -131,12 +135,13 @@ static const void *message_at(struct host_op *op, struct host_run *run, const st
     default:
         break;
     }
-    if (p->link->same ||
-        !memcmp(&p->link->back_end->peer->id, &host_process.id, sizeof(host_process.id)))
+    if (p->link->same || host_same_process(p->link->back_end))
         return (const void *)(uintptr_t)(line->pull.address + at);
+    if (rx->view)
+        return rx->view + line->pull.offset + at;
     uint8_t *to = *room;
     *room += bytes;
-    read_sender(op, p->link, to, line->pull.address + at, bytes);
+    read_sender(op, run, p->link, to, at, bytes);
     return to;
 }
 
@@ -227,6 +232,18 @@ static enum step_result mismatch(struct host_op *op, const struct host_link *lin
     return STEP_FAILED;
 }
 
+/* A message that lies in memory to be mapped: is it? */
+static bool view_ready(struct host_op *op, const struct host_run *run, struct host_link *link)
+{
+    enum choir_status st = host_link_view(link, run->lane);
+    if (st == CHOIR_IN_PROGRESS)
+        op->waiting = (int)link->peer;
+    else if (st != CHOIR_OK)
+        host_op_fail(op, st, link, "raise the limit on mappings, or use memory of your own",
+                     "memory of rank %u cannot be mapped", link->peer);
+    return st == CHOIR_OK;
+}
+
 /* Every in of [lo, hi) is there and every computed out has room. */
 static enum step_result await(struct host_op *op, struct host_run *run, const struct host_rstep *r,
                               uint64_t lo, uint64_t hi)
@@ -247,6 +264,8 @@ static enum step_result await(struct host_op *op, struct host_run *run, const st
         uint64_t got = pull ? line->pull.bytes : line->bytes, want = pull ? r->bytes : hi - lo;
         if (base_unlikely(line->signature != op->signature || got != want))
             return mismatch(op, link, line, got, want);
+        if (pull && line->pull.key && !view_ready(op, run, link))
+            return op->status == CHOIR_OK ? STEP_BLOCKED : STEP_FAILED;
     }
     for (uint32_t i = 0; i < r->outs; i++) {
         struct host_link *link = r->place[r->ins + i].link;
@@ -329,7 +348,7 @@ static bool receive_direct(struct host_op *op, struct host_run *run, const struc
         return true;
     if ((line->where & LANE_WHERE) != LANE_AT_SENDER)
         return false;
-    read_sender(op, in->link, to, line->pull.address + lo, hi - lo);
+    read_sender(op, run, in->link, to, lo, hi - lo);
     return true;
 }
 

@@ -152,7 +152,7 @@ static enum choir_status alloc(struct choir_transport *t, uint64_t bytes,
     }
     madvise(p, bytes, MADV_DONTFORK);
     pthread_mutex_lock(&t->lock);
-    s->shared = (struct choir_shared){p, bytes, ++t->key};
+    s->shared = (struct choir_shared){p, bytes, ++t->key, shared->flags};
     s->holds = 1;
     s->next = t->segments;
     t->segments = s;

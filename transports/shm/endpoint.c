@@ -387,6 +387,7 @@ bool shm_sweep(struct choir_transport *t)
         if (atomic_load(&ep->closing)) {
             if (is_over(ep, now)) {
                 *at = ep->next;
+                shm_forget_given(ep);
                 ep->next = over;
                 over = ep;
                 continue;

@@ -16,6 +16,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#define LASTING_BIT 1u /* of a key */
 #define HUGE_BYTES (2u << 20)
 
 /* Shared, not inherited by children; an errno. */
@@ -38,7 +39,7 @@ static int map_fd(int fd, uint64_t bytes, void **memory)
 enum choir_status shm_alloc(struct choir_transport *t, uint64_t bytes, struct choir_shared *shared)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), rounded = (bytes + page - 1) & ~(page - 1);
-    struct shm_segment *s = malloc(sizeof(*s));
+    struct shm_segment *s = calloc(1, sizeof(*s));
     if (!s || !bytes || bytes > INT64_MAX - page) {
         free(s);
         return shm_error(s ? CHOIR_ERR_ARGUMENT : CHOIR_ERR_NO_MEMORY, 0, "",
@@ -62,13 +63,54 @@ enum choir_status shm_alloc(struct choir_transport *t, uint64_t bytes, struct ch
     s->bytes = rounded;
     do
         randombytes_buf(&s->key, sizeof(s->key)); /* the key is the capability */
-    while (!s->key);
+    while (s->key <= LASTING_BIT);
+    s->key &= ~(uint64_t)LASTING_BIT;
+    if (shared->flags & CHOIR_SHARED_LASTING)
+        s->key |= LASTING_BIT;
     pthread_mutex_lock(&t->lock);
     s->next = t->segments;
     t->segments = s;
     pthread_mutex_unlock(&t->lock);
-    *shared = (struct choir_shared){s->memory, bytes, s->key};
+    *shared = (struct choir_shared){s->memory, bytes, s->key, shared->flags};
     return CHOIR_OK;
+}
+
+/* --- lasting segments: who maps one is told when it is released ---------------------------------- */
+
+/* t->lock held; false: no memory to remember it. */
+static bool remember_given(struct shm_segment *s, struct choir_endpoint *ep)
+{
+    for (uint32_t i = 0; i < s->givens; i++)
+        if (s->given[i] == ep)
+            return true;
+    struct choir_endpoint **more = realloc(s->given, (s->givens + 1) * sizeof(*more));
+    if (!more)
+        return false;
+    s->given = more;
+    s->given[s->givens++] = ep;
+    return true;
+}
+
+void shm_forget_given(struct choir_endpoint *ep)
+{
+    for (struct shm_segment *s = ep->transport->segments; s; s = s->next)
+        for (uint32_t i = 0; i < s->givens; i++)
+            if (s->given[i] == ep)
+                s->given[i--] = s->given[--s->givens];
+}
+
+/* t->lock held. */
+static void tell_gone(struct shm_segment *s)
+{
+    struct shm_want gone = {s->key};
+    for (uint32_t i = 0; i < s->givens; i++) {
+        struct choir_endpoint *ep = s->given[i];
+        pthread_mutex_lock(&ep->lock);
+        if (atomic_load(&ep->state) == SHM_UP && !atomic_load(&ep->closing))
+            shm_post(ep, SHM_GONE, &gone, sizeof(gone), -1); /* else its mappings go with it */
+        pthread_mutex_unlock(&ep->lock);
+    }
+    free(s->given);
 }
 
 enum choir_status shm_release(struct choir_transport *t, struct choir_shared *shared)
@@ -77,8 +119,10 @@ enum choir_status shm_release(struct choir_transport *t, struct choir_shared *sh
     pthread_mutex_lock(&t->lock);
     for (at = &t->segments; (s = *at) && s->key != shared->key;)
         at = &s->next;
-    if (s)
+    if (s) {
         *at = s->next;
+        tell_gone(s);
+    }
     pthread_mutex_unlock(&t->lock);
     if (!s)
         return shm_error(CHOIR_ERR_ARGUMENT, 0, "", "not shared memory of this transport");
@@ -97,8 +141,9 @@ void shm_wanted(struct choir_endpoint *ep, const struct shm_want *want)
     pthread_mutex_lock(&t->lock);
     for (struct shm_segment *s = t->segments; s; s = s->next)
         if (s->key == want->key) {
-            fd = fcntl(s->fd, F_DUPFD_CLOEXEC, 0);
-            give.sys_errno = fd < 0 ? errno : 0;
+            bool noted = !(s->key & LASTING_BIT) || remember_given(s, ep);
+            fd = noted ? fcntl(s->fd, F_DUPFD_CLOEXEC, 0) : -1;
+            give.sys_errno = !noted ? ENOMEM : fd < 0 ? errno : 0;
             break;
         }
     pthread_mutex_unlock(&t->lock);
@@ -146,6 +191,34 @@ static void map_given(struct shm_map *m, const struct shm_give *give, int fd)
     }
 }
 
+static void remove_map(struct choir_endpoint *ep, struct shm_map *m)
+{
+    struct shm_map **at = &ep->maps;
+    while (*at != m)
+        at = &(*at)->next;
+    *at = m->next;
+    free(m);
+}
+
+static void drop_map(struct choir_endpoint *ep, struct shm_map *m)
+{
+    munmap(m->memory, m->bytes);
+    remove_map(ep, m);
+}
+
+/* Mappings that nobody uses are kept if they are of lasting segments: of these the SHM_IDLE_MOST used last, which are
+ * in front. */
+static void trim_idle(struct choir_endpoint *ep)
+{
+    uint32_t idle = 0;
+    for (struct shm_map *m = ep->maps, *next; m; m = next) {
+        next = m->next;
+        if (m->state == SHM_MAP_HERE && !m->refs && (m->key & LASTING_BIT) &&
+            ++idle > SHM_IDLE_MOST)
+            drop_map(ep, m);
+    }
+}
+
 bool shm_given(struct choir_endpoint *ep, const struct shm_give *give, int fd)
 {
     struct shm_map *m;
@@ -155,6 +228,7 @@ bool shm_given(struct choir_endpoint *ep, const struct shm_give *give, int fd)
             break;
     if (m) {
         map_given(m, give, fd);
+        trim_idle(ep);
         ep->wants_count--;
         shm_ask_waiting(ep);
     }
@@ -196,15 +270,6 @@ static struct shm_map *new_map(struct choir_endpoint *ep, uint64_t key)
     return m;
 }
 
-static void remove_map(struct choir_endpoint *ep, struct shm_map *m)
-{
-    struct shm_map **at = &ep->maps;
-    while (*at != m)
-        at = &(*at)->next;
-    *at = m->next;
-    free(m);
-}
-
 enum choir_status shm_map(struct choir_endpoint *ep, uint64_t key, uint64_t bytes, void **memory)
 {
     struct shm_map *m, failed = {.status = CHOIR_ERR_NO_MEMORY, .text = "no memory for a mapping"};
@@ -224,10 +289,8 @@ enum choir_status shm_map(struct choir_endpoint *ep, uint64_t key, uint64_t byte
         failed.status = status = CHOIR_ERR_PROTOCOL;
         snprintf(failed.text, sizeof(failed.text), "the peer's memory has %llu bytes, not %llu",
                  (unsigned long long)m->bytes, (unsigned long long)bytes);
-        if (!m->refs) {
-            munmap(m->memory, m->bytes);
-            remove_map(ep, m);
-        }
+        if (!m->refs)
+            drop_map(ep, m);
     } else if (m->state == SHM_MAP_HERE) {
         m->refs++;
         *memory = m->memory;
@@ -239,6 +302,29 @@ enum choir_status shm_map(struct choir_endpoint *ep, uint64_t key, uint64_t byte
     return status;
 }
 
+void shm_gone(struct choir_endpoint *ep, const struct shm_want *gone)
+{
+    struct shm_map *m;
+    pthread_mutex_lock(&ep->lock);
+    for (m = ep->maps; m && (m->key != gone->key || m->state != SHM_MAP_HERE);)
+        m = m->next;
+    if (m && m->refs)
+        m->gone = true; /* goes with its last user */
+    else if (m)
+        drop_map(ep, m);
+    pthread_mutex_unlock(&ep->lock);
+}
+
+static void to_front(struct choir_endpoint *ep, struct shm_map *m)
+{
+    struct shm_map **at = &ep->maps;
+    while (*at != m)
+        at = &(*at)->next;
+    *at = m->next;
+    m->next = ep->maps;
+    ep->maps = m;
+}
+
 enum choir_status shm_unmap(struct choir_endpoint *ep, void *memory, uint64_t bytes)
 {
     (void)bytes; /* we know how much we mapped */
@@ -247,8 +333,10 @@ enum choir_status shm_unmap(struct choir_endpoint *ep, void *memory, uint64_t by
     for (m = ep->maps; m && !(m->refs && m->memory == memory);)
         m = m->next;
     if (m && !--m->refs) {
-        munmap(m->memory, m->bytes);
-        remove_map(ep, m);
+        if ((m->key & LASTING_BIT) && !m->gone && atomic_load(&ep->state) == SHM_UP)
+            to_front(ep, m), trim_idle(ep);
+        else
+            drop_map(ep, m);
     }
     pthread_mutex_unlock(&ep->lock);
     return m ? CHOIR_OK : shm_error(CHOIR_ERR_ARGUMENT, 0, "", "nothing is mapped at %p", memory);

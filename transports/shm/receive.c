@@ -24,6 +24,7 @@ static const struct rule {
     [SHM_FRAME] = {1 << SHM_UP, sizeof(struct choir_frame), 0},
     [SHM_WANT] = {1 << SHM_UP, sizeof(struct shm_want), 0},
     [SHM_GIVE] = {1 << SHM_UP, sizeof(struct shm_give), 1},
+    [SHM_GONE] = {1 << SHM_UP, sizeof(struct shm_want), 0},
     [SHM_BYE] = {1 << SHM_UP, 0, 0},
 };
 
@@ -105,6 +106,10 @@ static void handle(struct choir_endpoint *ep, const struct shm_head *head, const
         memcpy(&give, body, sizeof(give));
         if (!shm_given(ep, &give, fd))
             shm_fail(ep, CHOIR_ERR_PROTOCOL, 0, "memory came that was not asked for");
+        break;
+    case SHM_GONE:
+        memcpy(&want, body, sizeof(want));
+        shm_gone(ep, &want);
         break;
     case SHM_BYE:
         ep->said_bye = true;

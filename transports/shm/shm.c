@@ -274,7 +274,7 @@ static void close_transport(struct choir_transport *t)
             usleep(500);
     }
     while (t->segments) {
-        struct choir_shared s = {t->segments->memory, t->segments->bytes, t->segments->key};
+        struct choir_shared s = {t->segments->memory, t->segments->bytes, t->segments->key, 0};
         shm_release(t, &s);
     }
     close_fds(t);

@@ -26,6 +26,7 @@ enum shm_kind {
     SHM_FRAME,     /* struct choir_frame and its payload */
     SHM_WANT,      /* the descriptor of the segment with this key */
     SHM_GIVE,      /* here it is, or why not */
+    SHM_GONE,      /* the segment of this key, given before, is released */
     SHM_BYE,       /* disconnects on purpose; the last message */
     SHM_KINDS
 };
@@ -86,6 +87,7 @@ enum shm_state {
 #define SHM_FDS_MOST 4           /* received, not yet asked for by a message */
 #define SHM_WANTS_MOST 16        /* of mine that wait for an answer */
 #define SHM_GIVES_MOST 64        /* of mine that the peer did not read yet */
+#define SHM_IDLE_MOST 64         /* of the peer's lasting segments, mapped and not in use */
 #define SHM_COPY_MOST 4096       /* a payload up to this is copied when it has to wait */
 #define SHM_HELLO_NS 60000000000 /* an accepted connection proves itself in this time */
 #define SHM_LINGER_NS 1000000000
@@ -109,6 +111,7 @@ struct shm_map {
     void *memory;
     uint32_t refs;
     enum shm_map_state state;
+    bool gone; /* released by the peer */
     enum choir_status status;
     int sys_errno;
     char text[96];
@@ -161,6 +164,8 @@ struct shm_segment {
     void *memory;
     uint64_t bytes, key;
     int fd;
+    struct choir_endpoint **given; /* who has the descriptor of a lasting one */
+    uint32_t givens;
 };
 
 struct choir_transport {
@@ -237,6 +242,8 @@ enum choir_status shm_map(struct choir_endpoint *ep, uint64_t key, uint64_t byte
 enum choir_status shm_unmap(struct choir_endpoint *ep, void *memory, uint64_t bytes);
 enum choir_status shm_read(struct choir_endpoint *ep, void *to, uint64_t from, uint64_t bytes);
 void shm_wanted(struct choir_endpoint *ep, const struct shm_want *want);
+void shm_gone(struct choir_endpoint *ep, const struct shm_want *gone);
+void shm_forget_given(struct choir_endpoint *ep); /* t->lock held */
 bool shm_given(struct choir_endpoint *ep, const struct shm_give *give, int fd);
 void shm_ask_waiting(struct choir_endpoint *ep); /* ep->lock held */
 bool shm_reads_fast(void);                       /* speed.c */
