@@ -186,8 +186,27 @@ static void wire_two(int other)
     cable(other, 1);
 }
 
+/* Bytes an interface of this namespace has sent. */
+static uint64_t sent_over(const char *name)
+{
+    char line[512], *at;
+    unsigned long long sent = 0;
+    FILE *f = fopen("/proc/self/net/dev", "r");
+    CHECK(f != NULL);
+    while (fgets(line, sizeof(line), f))
+        if ((at = strstr(line, name)) && at[strlen(name)] == ':')
+            CHECK_EQ(sscanf(at + strlen(name) + 1, "%*u %*u %*u %*u %*u %*u %*u %*u %llu", &sent),
+                     1);
+    fclose(f);
+    return sent;
+}
+
+/* Until then both rails have carried much; from then on one carries all. */
 static void n0_down(void)
 {
+    uint64_t n0 = sent_over("n0"), n1 = sent_over("n1");
+    if (n0 < (n0 + n1) / 8 || n1 < (n0 + n1) / 8)
+        FAIL("rank %d sent %" PRIu64 " bytes over n0 and %" PRIu64 " over n1", me, n0, n1);
     if (!me)
         shell("ip link set n0 down");
 }
@@ -255,6 +274,8 @@ static void host_filtered(void)
 static void filters(void)
 {
     knob[0] = "CHOIR_SOCKET_IFNAME", knob[1] = "^n0,lo";
+    two_hosts(host_filtered);
+    knob[0] = "CHOIR_SOCKET_IFNAME", knob[1] = "^=lo,n0"; /* but not n0x, were there one */
     two_hosts(host_filtered);
     knob[0] = "CHOIR_SOCKET_IFNAME", knob[1] = "=n1";
     two_hosts(host_filtered);
