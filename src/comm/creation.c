@@ -386,6 +386,27 @@ static void drive(void *arg)
         creation_advance(c);
 }
 
+/* Waits for news and advances. Frames ring the bell of the communicator they are for; the rendezvous, and connections on
+ * their way, ring none, so it looks again after an eighth of what it has waited: where ranks outnumber cores by far, they
+ * would otherwise be busy looking. */
+static enum choir_status advance_late(struct choir_comm *c, uint64_t waited_ns)
+{
+    struct creation *x = c->creation;
+    struct host_comm *h = x->stage == STAGE_SPLIT ? &x->parent->host : &c->host;
+    uint64_t most_ns = base_min(base_max(waited_ns / 8, 50000u), 5000000u);
+    if (x->stage == STAGE_JOIN) {
+        nanosleep(&(struct timespec){.tv_nsec = (long)most_ns}, NULL);
+        return creation_advance(c);
+    }
+    uint32_t word = host_bell_prepare(h, HOST_ASLEEP_CALLER);
+    enum choir_status st = creation_advance(c);
+    if (st == CHOIR_IN_PROGRESS)
+        host_bell_sleep(h, word, most_ns);
+    else
+        host_bell_cancel(h, HOST_ASLEEP_CALLER);
+    return st;
+}
+
 enum choir_status creation_finish(struct choir_comm *c, struct choir_comm **out)
 {
     if (group_open())
@@ -397,13 +418,14 @@ enum choir_status creation_finish(struct choir_comm *c, struct choir_comm **out)
         service_timer_add(&c->creation->timer);
         return CHOIR_IN_PROGRESS;
     }
-    enum choir_status st;
-    for (uint32_t turn = 0; (st = creation_advance(c)) == CHOIR_IN_PROGRESS; turn++) {
-        if (turn < 200)
-            sched_yield();
-        else
-            nanosleep(&(struct timespec){.tv_nsec = turn < 2000 ? 50000 : 500000}, NULL);
+    uint64_t start = base_now_ns();
+    enum choir_status st = creation_advance(c);
+    for (uint32_t turn = 0; turn < 200 && st == CHOIR_IN_PROGRESS; turn++) {
+        sched_yield();
+        st = creation_advance(c);
     }
+    while (st == CHOIR_IN_PROGRESS)
+        st = advance_late(c, base_now_ns() - start);
     if (st == CHOIR_OK)
         creation_settle(c, out);
     return st;
