@@ -30,7 +30,7 @@ static bool room(struct lane_tx *tx, uint64_t bytes, uint64_t *head, uint64_t *o
 static uint32_t consumed_back(struct host_link *link, uint32_t lane)
 {
     struct lane_rx *rx = &link->rx[lane];
-    if (!rx->back)
+    if (!host_link_in(link)) /* pairs with the end of make_inbox, on the transport's thread */
         return 0;
     rx->told = rx->next;
     atomic_store_explicit(&rx->back->consumed, rx->next, memory_order_release);
