@@ -176,6 +176,7 @@ struct host_link { /* this rank and one peer rank of a communicator, both direct
     struct host_end *back_end;        /* what the peer sends over */
     _Atomic(struct host_bell *) bell; /* the peer's, or NULL: its transport wakes it */
     _Atomic uint64_t bell_key;        /* still to be mapped, or 0 */
+    _Atomic uint32_t finding_bell;    /* a thread is at it: what follows is its own */
     struct host_bell_box *bell_box;   /* same process: held */
     struct host_bell *mapped_bell;
     struct host_end *bell_end;

@@ -37,13 +37,10 @@ static uint64_t bell_key(const struct host_comm *comm, const struct host_end *en
     return comm->bell_box->transport == end->transport ? comm->bell_box->shared.key : 0;
 }
 
-/* Maps the peer's bell once its key is known; tried again until it is there. */
-static void try_bell(struct host_link *link, struct host_end *end)
+static void find_bell(struct host_link *link, struct host_end *end)
 {
-    if (atomic_load(&link->bell))
-        return;
     if (host_same_process(end)) {
-        if (!link->bell_box && (link->bell_box = peers_hold_bell(link->comm->key, link->peer)))
+        if ((link->bell_box = peers_hold_bell(link->comm->key, link->peer)))
             atomic_store(&link->bell, link->bell_box->bell);
         return;
     }
@@ -55,6 +52,17 @@ static void try_bell(struct host_link *link, struct host_end *end)
     link->mapped_bell = memory;
     link->bell_end = end;
     atomic_store(&link->bell, link->mapped_bell);
+}
+
+/* Maps the peer's bell once its key is known; tried again until it is there. The caller makes the one direction while a
+ * transport's thread makes the other: one of them at a time, the other need not wait. */
+static void try_bell(struct host_link *link, struct host_end *end)
+{
+    if (atomic_load(&link->bell) || atomic_exchange(&link->finding_bell, 1))
+        return;
+    if (!atomic_load(&link->bell))
+        find_bell(link, end);
+    atomic_store(&link->finding_bell, 0);
 }
 
 static void answer_inbox(struct host_link *link, struct host_end *end)
