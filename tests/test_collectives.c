@@ -116,7 +116,7 @@ static void processes(void)
     static const int sizes[] = {2, 3, 5, 8};
     test_deadline(120);
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        CHECK_OK(choir_id_create(&id));
+        test_id(&id);
         test_processes(sizes[i], body, NULL);
     }
 }

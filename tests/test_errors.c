@@ -132,7 +132,7 @@ static void arguments_rank(int rank, int size, void *arg)
 
 static void arguments(void)
 {
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     test_ranks(2, NULL, arguments_rank, NULL);
 }
 
@@ -224,7 +224,7 @@ static void mismatches(void)
                                                                     NULL};
     for (int w = 0; w < WRONGS; w++)
         for (int size = 2; size <= 3; size++) {
-            CHECK_OK(choir_id_create(&id));
+            test_id(&id);
             test_ranks(size, (w + size) % 2 ? shm : tcp, mismatch_rank, &w);
         }
 }
@@ -246,7 +246,7 @@ static void missing_rank(int rank, int size, void *arg)
 static void missing(void)
 {
     static const char *const env[] = {"CHOIR_CREATE_TIMEOUT=1s", NULL};
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     test_ranks(4, env, missing_rank, NULL);
 }
 
@@ -274,9 +274,9 @@ static void silent_rank(int rank, int size, void *arg)
 static void silent(void)
 {
     static const char *const env[] = {"CHOIR_TIMEOUT=1s", NULL};
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     test_ranks(2, env, silent_rank, NULL);
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     test_ranks(2, NULL, silent_rank, &id);
 }
 
@@ -293,9 +293,9 @@ static void unlike_rank(int rank, int size, void *arg)
 static void unlike(void)
 {
     static const char *const env[] = {"CHOIR_ALGO=ring", NULL};
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     test_ranks(3, NULL, unlike_rank, &id);
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     pid_t pid[3];
     for (int r = 0; r < 3; r++)
         if (!(pid[r] = test_fork(r == 2 ? env : NULL))) {
@@ -338,7 +338,7 @@ static void busy_rank(int rank, int size, void *arg)
 
 static void busy(void)
 {
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     test_ranks(2, NULL, busy_rank, NULL);
 }
 
@@ -351,9 +351,8 @@ static void destroyed(void)
     CHECK_OK(choir_comm_destroy(c));
     REFUSED(NULL, choir_comm_destroy(NULL), CHOIR_ERR_POINTER, "comm");
     /* A destroyed handle is freed memory: only that it is no live one any more can be asked without a sanitizer. */
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    CHECK_EQ(choir_comm_status(c), CHOIR_ERR_POINTER);
-#endif
+    if (!TEST_SANITIZED)
+        CHECK_EQ(choir_comm_status(c), CHOIR_ERR_POINTER);
 }
 
 TEST_MAIN(TEST(arguments), TEST(mismatches), TEST(missing), TEST(silent), TEST(unlike), TEST(busy),

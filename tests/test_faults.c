@@ -85,7 +85,7 @@ static void killed(void)
         memset(shared, 0, sizeof(*shared));
         shared->victim = victim;
         shared->died_ms = UINT64_MAX / 2;
-        CHECK_OK(choir_id_create(&id));
+        test_id(&id);
         for (int r = 0; r < n; r++)
             if (!(pid[r] = test_fork(trial % 2 ? tcp : shm))) {
                 worker(r, n, x);
@@ -131,7 +131,7 @@ static void steady_rank(int rank, int size, void *arg)
 static void start_steady(int n, const char *const *env, pid_t *pid)
 {
     memset(shared, 0, sizeof(*shared));
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     for (int r = 0; r < n; r++)
         if (!(pid[r] = test_fork(env))) {
             steady_rank(r, n, NULL);
@@ -241,11 +241,10 @@ static void garbage(void)
             for (int i = 0; i < n; i++)
                 thrown += throw_at(port[i], test_mix(k * 64 + (uint64_t)(r * 32 + i)));
         }
-    /* The rendezvous' port, of this process. */
+    /* The rendezvous' port. */
     uint16_t port[32];
     struct choir_id other;
-    CHECK_OK(choir_id_create(&other));
-    int n = ports_of(getpid(), port, 32), here = 0;
+    int n = ports_of(test_id(&other), port, 32), here = 0;
     for (uint64_t k = 0; k < 100; k++)
         for (int i = 0; i < n; i++)
             here += throw_at(port[i], test_mix(k * 32 + (uint64_t)i));
@@ -291,7 +290,7 @@ static void aborted_rank(int rank, int size, void *arg)
 static void aborts(void)
 {
     for (int over = 0; over < 2; over++) {
-        CHECK_OK(choir_id_create(&id));
+        test_id(&id);
         test_ranks(2, over ? tcp : shm, aborted_rank, NULL);
     }
 }
@@ -334,7 +333,7 @@ static void orders(void)
 {
     for (int way = 0; way < 4; way++)
         for (int over = 0; over < 2; over++) {
-            CHECK_OK(choir_id_create(&id));
+            test_id(&id);
             test_ranks(4, over ? tcp : shm, orders_rank, &way);
         }
 }
@@ -376,17 +375,15 @@ static void cycles_rank(int rank, int size, void *arg)
     }
     CHECK_EQ(sum, 200 * size);
     CHECK_LE(open_fds(), fds + 4);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    if (resident_kib() > kib + 4096)
+    if (!TEST_SANITIZED && resident_kib() > kib + 4096)
         FAIL("rank %d grew from %ld to %ld KiB", rank, kib, resident_kib());
-#endif
     CHECK_OK(choir_comm_destroy(c));
 }
 
 static void cycles(void)
 {
     for (int over = 0; over < 2; over++) {
-        CHECK_OK(choir_id_create(&id));
+        test_id(&id);
         test_ranks(2, over ? tcp : shm, cycles_rank, NULL);
     }
     /* Whole creations, alone in the process: everything starts and ends each time. */

@@ -54,7 +54,7 @@ static void all(void)
             count = counts[i];
             CHECK_OK(choir_id_create(&id));
             test_threads(3, body, order ? &id : NULL);
-            CHECK_OK(choir_id_create(&id));
+            test_id(&id);
             test_processes(3, body, order ? &id : NULL);
         }
 }
@@ -63,9 +63,9 @@ static void tcp(void)
 {
     setenv("CHOIR_TRANSPORTS", "self,tcp", 1);
     count = 2u << 20;
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     test_processes(3, body, NULL);
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     test_processes(3, body, &id);
 }
 

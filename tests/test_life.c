@@ -86,7 +86,7 @@ static void nonblocking_rank(int rank, int size, void *arg)
 
 static void nonblocking(void)
 {
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     test_processes(4, nonblocking_rank, NULL);
 }
 
@@ -121,7 +121,7 @@ static void death(void)
 {
     enum { N = 5 };
     pid_t pid[N];
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     fflush(NULL);
     for (int r = 0; r < N; r++)
         if (!(pid[r] = fork())) {
@@ -156,8 +156,8 @@ static void grow_rank(int rank, int size, void *arg)
 
 static void grow(void)
 {
-    CHECK_OK(choir_id_create(&id));
-    CHECK_OK(choir_id_create(&id2));
+    test_id(&id);
+    test_id(&id2);
     test_processes(4, grow_rank, NULL);
 }
 
@@ -192,7 +192,7 @@ static void abort_rank(int rank, int size, void *arg)
 static void abort_and_revoke(void)
 {
     for (int revoke = 0; revoke < 2; revoke++) {
-        CHECK_OK(choir_id_create(&id));
+        test_id(&id);
         test_processes(4, abort_rank, revoke ? &id : NULL);
         CHECK_OK(choir_id_create(&id));
         test_threads(4, abort_rank, revoke ? &id : NULL);
@@ -221,7 +221,7 @@ static void fork_rank(int rank, int size, void *arg)
 
 static void forks(void)
 {
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     test_processes(3, fork_rank, NULL);
 }
 
@@ -266,7 +266,7 @@ static void window_rank(int rank, int size, void *arg)
 
 static void windows(void)
 {
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     test_processes(3, window_rank, NULL);
     CHECK_OK(choir_id_create(&id));
     test_threads(3, window_rank, NULL);

@@ -108,7 +108,7 @@ static void many(void)
         test_skip("%d ranks need %d processes and threads and %d descriptors", n, 3 * n, 2 * n);
     if (free_kib() < (uint64_t)n * 16384)
         test_skip("%d ranks need %d MiB of memory", n, n * 16);
-    CHECK_OK(choir_id_create(&shared->id));
+    test_id(&shared->id);
     uint64_t t = test_now_ms();
     test_ranks(n, env, body, NULL);
     printf("%d ranks in %.1f s;", n, (double)(test_now_ms() - t) / 1e3);

@@ -60,7 +60,8 @@ static void rank_body(int rank, int size, void *arg)
         /* Twice: the second finds its plan kept. */
         for (int again = 0; again < 1 + (i % 5 == 0); again++)
             board->hash[i][rank] = matrix_run(c, &op, NULL);
-        board->same[i] = kind == CHOIR_ALL_REDUCE;
+        if (!rank)
+            board->same[i] = kind == CHOIR_ALL_REDUCE;
         const struct host_bound *b = c->memo.bound;
         if (!rank && b && c->memo.what.kind == kind && !strcmp(b->algorithm, j->algorithm))
             board->forced++;
@@ -111,7 +112,7 @@ static void run_job(struct job *j)
     t.per_process = j->mode == THREADS ? j->ranks : j->mode == PAIRS ? 2 + (int)(j->seed % 2) : 1;
     t.hosts = j->mode == MIXED ? 2 + (int)(j->seed % 3) : 1;
     memset(board->hash, 0, sizeof(board->hash));
-    CHECK_OK(choir_id_create(&board->id));
+    test_id(&board->id);
     bool good = test_ranks_try(&t);
     for (int i = 0; i < j->operations && good; i++)
         for (int r = 1; r < j->ranks && good && board->same[i]; r++)

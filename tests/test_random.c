@@ -257,7 +257,7 @@ static void run(void (*spawn)(int, void (*)(int, int, void *), void *))
     test_deadline(100);
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         test_seed();
-        CHECK_OK(choir_id_create(&id));
+        test_id(&id);
         spawn(sizes[i], body, NULL);
     }
 }

@@ -21,7 +21,7 @@ static choir_comm *make(int rank, int size)
 static void everywhere(int ranks, void (*fn)(int rank, int size, void *arg))
 {
     for (int over = 0; over < 2; over++) {
-        CHECK_OK(choir_id_create(&id));
+        test_id(&id);
         test_ranks(ranks, over ? tcp : shm, fn, NULL);
     }
     CHECK_OK(choir_id_create(&id));

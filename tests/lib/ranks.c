@@ -7,6 +7,8 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -67,9 +69,24 @@ static void take_env(const char *const *env)
     }
 }
 
+/* Threads that are ending have a moment. The thread sanitizer has one of its own. */
+static void without_threads(void)
+{
+    for (uint64_t end = test_now_ms() + 5000;; test_sleep_ms(1)) {
+        struct stat task;
+        CHECK_EQ(stat("/proc/self/task", &task), 0);
+        int threads = (int)task.st_nlink - 2 - TEST_TSAN;
+        if (threads <= 1)
+            return;
+        if (test_now_ms() > end)
+            FAIL("%d threads where ranks are forked: take the id from test_id", threads);
+    }
+}
+
 pid_t test_fork(const char *const *env)
 {
     fflush(NULL);
+    without_threads();
     pid_t parent = getpid(), pid = fork();
     CHECK_LE(0, pid);
     if (pid)
@@ -77,8 +94,10 @@ pid_t test_fork(const char *const *env)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(1);
-    take_env(env);
-    knob_reload();
+    if (env) {
+        take_env(env);
+        knob_reload();
+    }
     return 0;
 }
 
@@ -99,6 +118,53 @@ int test_reap(pid_t pid, int ms)
     waitpid(pid, &st, 0);
     return -1;
 }
+
+/* --- ids ----------------------------------------------------------------------------------------- */
+
+static struct id_server { /* makes an id for each byte it reads, until the other end is shut */
+    pid_t pid;
+    int fd;
+} id_server;
+
+static _Noreturn void serve_ids(int fd)
+{
+    char byte;
+    while (read(fd, &byte, 1) == 1) {
+        struct choir_id id;
+        CHECK_OK(choir_id_create(&id));
+        CHECK_EQ(write(fd, &id, sizeof(id)), sizeof(id));
+    }
+    exit(0);
+}
+
+pid_t test_id(struct choir_id *id)
+{
+    if (!id_server.pid) {
+        int fd[2];
+        CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd), 0);
+        if (!(id_server.pid = test_fork(NULL))) {
+            close(fd[0]);
+            serve_ids(fd[1]);
+        }
+        close(fd[1]);
+        id_server.fd = fd[0];
+    }
+    CHECK_EQ(write(id_server.fd, "", 1), 1);
+    CHECK_EQ(read(id_server.fd, id, sizeof(*id)), sizeof(*id));
+    return id_server.pid;
+}
+
+void test_id_end(void)
+{
+    if (!id_server.pid)
+        return;
+    shutdown(id_server.fd, SHUT_WR);
+    CHECK_EQ(test_reap(id_server.pid, 10000), 0);
+    close(id_server.fd);
+    id_server = (struct id_server){0};
+}
+
+/* --- jobs ---------------------------------------------------------------------------------------- */
 
 struct slice { /* the ranks of one process */
     const struct test_ranks *job;
@@ -172,4 +238,9 @@ void test_ranks(int ranks, const char *const *env, void (*fn)(int rank, int size
     struct test_ranks job = {.ranks = ranks, .env = env, .fn = fn, .arg = arg};
     if (!test_ranks_try(&job))
         FAIL("a rank of %d failed", ranks);
+}
+
+void test_processes(int size, void (*fn)(int rank, int size, void *arg), void *arg)
+{
+    test_ranks(size, NULL, fn, arg);
 }

@@ -20,7 +20,8 @@ struct test_ranks {
     void *arg;
 };
 
-/* A child that dies with its parent and reads the environment anew; 0 in the child. */
+/* A child that dies with its parent, with `env` and knobs read anew where it is not NULL; 0 in the child. The parent must
+ * have no threads: the child would hold their locks as they were, and the thread sanitizer follows no such child. */
 pid_t test_fork(const char *const *env);
 /* Runs the job; true if every process exits 0. After a first failure the others have 5 s. */
 bool test_ranks_try(const struct test_ranks *job);

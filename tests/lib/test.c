@@ -5,23 +5,15 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 static const char *current = "";
 static uint64_t seed;
 
-/* Sanitized programs are several times slower. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLOWER 5
-#else
-#define SLOWER 1
-#endif
-
 void test_deadline(unsigned seconds)
 {
-    alarm(seconds * SLOWER);
+    alarm(seconds * (TEST_SANITIZED ? 5 : 1));
 }
 
 int test_effort(void)
@@ -115,6 +107,7 @@ int test_main(int argc, char **argv, const struct test_case *cases, size_t count
         fprintf(stderr, "no such case\n");
         return 1;
     }
+    test_id_end();
     return 0;
 }
 
@@ -147,35 +140,4 @@ void test_threads(int size, void (*fn)(int rank, int size, void *arg), void *arg
         pthread_join(t[r].thread, NULL);
     pthread_attr_destroy(&attr);
     free(t);
-}
-
-void test_processes(int size, void (*fn)(int rank, int size, void *arg), void *arg)
-{
-#ifdef __SANITIZE_THREAD__
-    (void)fn, (void)arg;
-    test_skip_part("%d processes: the thread sanitizer follows no fork of a process with threads", size);
-    return;
-#else
-    pid_t *pid = calloc((size_t)size, sizeof(*pid));
-    CHECK(pid != NULL);
-    fflush(NULL);
-    for (int r = 0; r < size; r++) {
-        pid[r] = fork();
-        CHECK_LE(0, pid[r]);
-        if (!pid[r]) {
-            fn(r, size, arg);
-            fflush(NULL);
-            _exit(0);
-        }
-    }
-    for (int r = 0; r < size; r++) {
-        int st;
-        CHECK_EQ(waitpid(pid[r], &st, 0), pid[r]);
-        if (WIFSIGNALED(st))
-            FAIL("rank %d of %d ended by signal %d", r, size, WTERMSIG(st));
-        if (WEXITSTATUS(st))
-            FAIL("rank %d of %d exited with %d", r, size, WEXITSTATUS(st));
-    }
-    free(pid);
-#endif
 }

@@ -14,6 +14,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
+#define TEST_TSAN 1
+#else
+#define TEST_TSAN 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+#define TEST_ASAN 1
+#else
+#define TEST_ASAN 0
+#endif
+#define TEST_SANITIZED (TEST_TSAN || TEST_ASAN) /* several times slower */
+
 void test_deadline(unsigned seconds); /* from now on */
 _Noreturn void test_fail_at(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -62,8 +77,13 @@ int test_main(int argc, char **argv, const struct test_case *cases, size_t count
 #fn, fn                                                                                    \
     }
 
-/* Runs fn(rank, size, arg) for `size` ranks, as threads of this process or as processes; fails if one fails. */
+/* Runs fn(rank, size, arg) for `size` ranks, as threads of this process or as processes (ranks.h has more of these); fails
+ * if one fails. Processes start from one without threads: their ids come from test_id. */
 void test_threads(int size, void (*fn)(int rank, int size, void *arg), void *arg);
 void test_processes(int size, void (*fn)(int rank, int size, void *arg), void *arg);
+struct choir_id;
+/* An id whose rendezvous runs in a process beside this one, the same for all ids of the program; its pid. */
+int test_id(struct choir_id *id);
+void test_id_end(void); /* test_main calls it: fails if that process did */
 
 #endif
