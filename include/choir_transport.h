@@ -2,7 +2,9 @@
 /*
  * choir_transport.h: what the author of a transport needs.
  *
- * A transport joins processes. An endpoint joins this process with one other, for all communicators of both.
+ * A transport joins processes. An endpoint joins this process with one other, for all communicators of both. Two
+ * processes have one endpoint with each other, whoever dialed, and both if they dial at once: so all that a process said
+ * is read, in order, before its end is reported.
  * Two abilities, either or both:
  *   message  send() carries a frame (a fixed header and a payload) to the peer process; there the
  *            library is asked where the payload goes (host->place) and told when it lies there
@@ -64,8 +66,9 @@ struct choir_transport_host {
     void *context;
     const char *host_id; /* equal on processes of the same host */
     struct choir_process self;
-    /* A peer connected to us and proved to be `peer`. Returns the cookie for this endpoint's upcalls; NULL:
-     * refused, the transport frees the endpoint. */
+    /* A peer connected to us and proved to be `peer`, to which no endpoint of ours is joined or on its way. Returns the
+     * cookie for this endpoint's upcalls, the same as a connect() to that peer would bring; NULL: refused, the
+     * transport frees the endpoint. */
     void *(*accepted)(void *context, const struct choir_process *peer,
                       struct choir_endpoint *endpoint);
     /* Where frame->bytes of payload go; NULL: read and discard them. Called once a frame that has payload, before
@@ -113,8 +116,11 @@ struct choir_transport_ops {
     /* What others need to reach this process: at most *bytes, set to what was written. */
     enum choir_status (*address)(struct choir_transport *t, void *address, size_t *bytes);
     /* Starts joining `peer`; returns at once. Frames sent meanwhile are kept. CHOIR_ERR_UNSUPPORTED: the address
-     * shows that this transport cannot reach it. A crossing connect of the peer yields the same endpoint
-     * on both sides or two that both work; frames of one endpoint arrive in order. */
+     * shows that this transport cannot reach it. CHOIR_ERR_PEER_DEAD: the process is certainly no more.
+     * Makes no upcall and waits for none.
+     * One endpoint a process: if the peer has connected, or connects before we are joined, this one goes on over its
+     * connection. Where both are on their way, that of the process whose id is smaller (memcmp) stays. One
+     * that failed before it was joined counts as not there. */
     enum choir_status (*connect)(struct choir_transport *t, const struct choir_process *peer,
                                  const void *address, size_t bytes, void *cookie,
                                  struct choir_endpoint **endpoint);

@@ -13,7 +13,7 @@
 extern const struct choir_transport_ops choir_transport_shm;
 static const struct choir_transport_ops *const ops = &choir_transport_shm;
 
-/* All connect to all at the same time: each pair has two endpoints, and both work. */
+/* All connect to all at the same time: each pair has one endpoint, in which both sides' frames come in order. */
 static void crossing_rank(int rank, int size, void *arg)
 {
     struct mock_board *board = arg;
@@ -35,13 +35,14 @@ static void crossing_rank(int rank, int size, void *arg)
         CHECK_OK(mock_wait_connected(to[i]));
     MOCK_UNTIL(&m, m.arrived == (uint64_t)(size - 1) * 3);
     mock_meet(board, &m, size, 3);
-    CHECK_EQ(m.peer_count, 2 * (size - 1));
-    for (int i = 0; i < m.peer_count; i++)
-        CHECK_EQ(m.peer[i]->arrived, m.peer[i]->accepted ? 3 : 0);
+    CHECK_EQ(m.peer_count, size - 1);
+    for (int i = 0; i < m.peer_count; i++) {
+        CHECK_EQ(m.peer[i]->arrived, 3);
+        CHECK(!m.peer[i]->accepted);
+    }
     mock_meet(board, NULL, size, 4);
-    for (int i = 0; i < m.peer_count; i++) /* and back, where it came from */
-        if (m.peer[i]->accepted)
-            CHECK_EQ(mock_send(m.peer[i], 100, &s), CHOIR_OK);
+    for (int i = 0; i < m.peer_count; i++)
+        CHECK_EQ(mock_send(m.peer[i], 100, &s), CHOIR_OK);
     MOCK_UNTIL(&m, m.arrived == (uint64_t)(size - 1) * 4);
     mock_meet(board, &m, size, 1);
     for (int i = 0; i < m.peer_count; i++)
@@ -278,7 +279,8 @@ static void forked(void)
     mock_board_free(board);
 }
 
-/* One thread connects and disconnects while another drives progress; frames fly. */
+/* One thread connects and disconnects while another drives progress; frames fly. The other side takes each endpoint only
+ * when it has read the one before to its end. */
 #define CHURNS 40
 struct churn {
     struct mock *m;
@@ -316,12 +318,15 @@ static void churn_rank(int rank, int size, void *arg)
     mock_open(&m, board);
     mock_meet(board, NULL, size, 0);
     struct churn c = {.m = &m, .to = &board->rank[1 - rank]};
-    test_threads(2, churn_thread, &c);
-    MOCK_UNTIL(&m, m.peer_count == CHURNS);
-    for (int i = 0; i < CHURNS; i++)
-        MOCK_UNTIL(&m, m.peer[i]->failed_count);
-    for (int i = 0; i < CHURNS; i++)
-        CHECK_EQ(m.peer[i]->notes, 1);
+    if (!rank) {
+        test_threads(2, churn_thread, &c);
+    } else {
+        MOCK_UNTIL(&m, m.peer_count == CHURNS);
+        for (int i = 0; i < CHURNS; i++)
+            MOCK_UNTIL(&m, m.peer[i]->failed_count);
+        for (int i = 0; i < CHURNS; i++)
+            CHECK_EQ(m.peer[i]->notes, 1);
+    }
     mock_meet(board, &m, size, 1);
     mock_close(&m);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * endpoint.c: the life of an endpoint: dialed or accepted, proved (hello.c), up, dead, disconnected, freed.
+ * endpoint.c: the life of an endpoint: accepted or dialed (join.c), proved (hello.c), up, dead, disconnected, freed.
  * Only progress reads a socket, closes it, calls the host, or frees an endpoint.
  */
 #include "shm.h"
@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static struct choir_endpoint *new_endpoint(struct choir_transport *t, int fd, enum shm_state state)
+struct choir_endpoint *shm_new_endpoint(struct choir_transport *t, int fd, enum shm_state state)
 {
     struct choir_endpoint *ep = calloc(1, sizeof(*ep));
     if (!ep)
@@ -28,8 +28,25 @@ static struct choir_endpoint *new_endpoint(struct choir_transport *t, int fd, en
     return ep;
 }
 
-/* Unlinked before; nobody else knows it. */
-static void free_endpoint(struct choir_endpoint *ep)
+void shm_close_socket(struct choir_endpoint *ep)
+{
+    int fd = ep->fd;
+    ep->fd = -1;
+    if (fd < 0)
+        return;
+    epoll_ctl(ep->transport->epoll_fd, EPOLL_CTL_DEL, fd, NULL); /* a forked child may hold it open */
+    close(fd);
+}
+
+void shm_drop_received(struct shm_in *in)
+{
+    for (int i = 0; i < in->fd_count; i++)
+        if (in->fds[i] >= 0)
+            close(in->fds[i]);
+    *in = (struct shm_in){0};
+}
+
+void shm_free_endpoint(struct choir_endpoint *ep)
 {
     shm_drop_queue(ep, CHOIR_ERR_PEER_DEAD);
     for (struct shm_map *m = ep->maps, *next; m; m = next) {
@@ -38,15 +55,10 @@ static void free_endpoint(struct choir_endpoint *ep)
             munmap(m->memory, m->bytes);
         free(m);
     }
-    for (int i = 0; i < ep->in.fd_count; i++)
-        if (ep->in.fds[i] >= 0)
-            close(ep->in.fds[i]);
+    shm_drop_received(&ep->in);
     if (ep->wake_fd >= 0)
         close(ep->wake_fd);
-    if (ep->fd >= 0) {
-        epoll_ctl(ep->transport->epoll_fd, EPOLL_CTL_DEL, ep->fd, NULL);
-        close(ep->fd);
-    }
+    shm_close_socket(ep);
     pthread_mutex_destroy(&ep->lock);
     free(ep);
 }
@@ -60,115 +72,10 @@ static void link_endpoint(struct choir_endpoint *ep)
     pthread_mutex_unlock(&t->lock);
 }
 
-static int watch_socket(struct choir_endpoint *ep)
+int shm_watch_socket(struct choir_endpoint *ep)
 {
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = ep};
     return epoll_ctl(ep->transport->epoll_fd, EPOLL_CTL_ADD, ep->fd, &e) ? errno : 0;
-}
-
-/* The caller's thread gets the reason, in the record. */
-static enum choir_status dial_failed(struct choir_endpoint *ep, int e)
-{
-    if (e == ECONNREFUSED && ep->transport->address.net)
-        return shm_error(CHOIR_ERR_PEER_DEAD, e, "look at the peer's log",
-                         "the peer process listens no more");
-    if (e == EMFILE || e == ENFILE || e == ENOMEM || e == ENOBUFS)
-        return shm_error(CHOIR_ERR_SYSTEM, e, "raise the limit of open files (ulimit -n)",
-                         "cannot open a socket");
-    return shm_error(CHOIR_ERR_UNSUPPORTED, e, "let the transport tcp be used",
-                     "a unix socket cannot reach the peer process");
-}
-
-/* CHOIR_IN_PROGRESS: the listener's backlog is full, which poll cannot wait for. */
-static enum choir_status dial(struct choir_endpoint *ep)
-{
-    char text[120];
-    enum choir_status status;
-    socklen_t bytes =
-        (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(ep->to.sun_path + 1));
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return dial_failed(ep, errno);
-    if (connect(fd, (struct sockaddr *)&ep->to, bytes)) {
-        int e = errno;
-        close(fd);
-        if (e != EAGAIN && e != EINTR)
-            return dial_failed(ep, e);
-        ep->due_ns = base_now_ns() + (1000000u << base_min(ep->dials, 5u));
-        ep->dials++;
-        return CHOIR_IN_PROGRESS;
-    }
-    pthread_mutex_lock(&ep->lock);
-    ep->fd = fd;
-    atomic_store(&ep->state, SHM_WAIT_ANSWER);
-    status = shm_check_peer(ep, text, sizeof(text))
-                 ? shm_introduce(ep)
-                 : shm_error(CHOIR_ERR_AUTH, 0, "run all ranks as the same user", "%s", text);
-    if (!status) {
-        int e = watch_socket(ep); /* from here on progress may serve it */
-        if (e)
-            status = dial_failed(ep, e);
-    }
-    if (status) {
-        close(fd);
-        ep->fd = -1;
-    }
-    pthread_mutex_unlock(&ep->lock);
-    return status;
-}
-
-static enum choir_status read_address(struct choir_transport *t, const struct choir_process *peer,
-                                      const void *address, size_t bytes, struct shm_address *a)
-{
-    if (bytes != sizeof(*a))
-        return shm_error(CHOIR_ERR_PROTOCOL, 0, "use the same version of choir everywhere",
-                         "the peer's shm address has %zu bytes, not %zu", bytes, sizeof(*a));
-    memcpy(a, address, sizeof(*a));
-    if (a->magic != SHM_MAGIC)
-        return shm_error(CHOIR_ERR_PROTOCOL, 0, "use the same version of choir everywhere",
-                         "the peer's shm address is of another version");
-    if (a->host_hash != t->address.host_hash)
-        return shm_error(CHOIR_ERR_UNSUPPORTED, 0, "", "the peer is on another host");
-    if (a->net && t->address.net && a->net != t->address.net)
-        return shm_error(CHOIR_ERR_UNSUPPORTED, 0, "let the transport tcp be used",
-                         "the peer is in another network namespace of this host");
-    if (!memcmp(peer, &t->host.self, sizeof(*peer)))
-        return shm_error(CHOIR_ERR_UNSUPPORTED, 0, "", "the peer is this process");
-    return CHOIR_OK;
-}
-
-enum choir_status shm_connect(struct choir_transport *t, const struct choir_process *peer,
-                              const void *address, size_t bytes, void *cookie,
-                              struct choir_endpoint **endpoint)
-{
-    struct shm_address a;
-    socklen_t name_bytes;
-    enum choir_status status = read_address(t, peer, address, bytes, &a);
-    if (status)
-        return status;
-    struct choir_endpoint *ep = new_endpoint(t, -1, SHM_DIALING);
-    if (!ep)
-        return shm_error(CHOIR_ERR_NO_MEMORY, 0, "", "no memory for an endpoint");
-    ep->peer = *peer;
-    ep->cookie = cookie;
-    shm_socket_name(peer, a.random, &ep->to, &name_bytes);
-    *endpoint = ep; /* before upcalls can come */
-    /* Nobody else touches it while it is dialed: a sweep does so with the lock that link_endpoint takes. */
-    pthread_mutex_lock(&t->lock);
-    status = dial(ep);
-    if (status >= 0) {
-        ep->next = t->endpoints;
-        t->endpoints = ep;
-    }
-    pthread_mutex_unlock(&t->lock);
-    if (status < 0) {
-        *endpoint = NULL;
-        free_endpoint(ep);
-        return status;
-    }
-    if (status == CHOIR_IN_PROGRESS)
-        shm_sweep_at(t, ep->due_ns);
-    return CHOIR_OK;
 }
 
 enum choir_status shm_connected(struct choir_endpoint *ep)
@@ -209,7 +116,7 @@ static uint32_t accept_one(struct choir_transport *t)
         return 0;
     }
     struct choir_endpoint *ep =
-        t->pending_count < SHM_PENDING_MOST ? new_endpoint(t, fd, SHM_WAIT_INTRO) : NULL;
+        t->pending_count < SHM_PENDING_MOST ? shm_new_endpoint(t, fd, SHM_WAIT_INTRO) : NULL;
     if (!ep) {
         close(fd);
         return 1;
@@ -221,13 +128,13 @@ static uint32_t accept_one(struct choir_transport *t)
         snprintf(no.text, sizeof(no.text), "%s", text);
         shm_post_hello(ep, SHM_REFUSE, &no, sizeof(no), -1);
         base_log(BASE_WARN, -1, "shm: refused a connection: %s", text);
-        free_endpoint(ep);
+        shm_free_endpoint(ep);
         return 1;
     }
     t->pending_count++;
     link_endpoint(ep);
     shm_sweep_at(t, ep->due_ns);
-    int e = watch_socket(ep);
+    int e = shm_watch_socket(ep);
     if (e)
         shm_fail(ep, CHOIR_ERR_SYSTEM, e, "cannot watch the socket");
     return 1;
@@ -241,24 +148,11 @@ uint32_t shm_accept(struct choir_transport *t)
     return seen;
 }
 
-void shm_up(struct choir_endpoint *ep)
+void shm_set_up(struct choir_endpoint *ep)
 {
-    struct choir_transport *t = ep->transport;
-    pthread_mutex_lock(&ep->lock);
     atomic_store(&ep->state, SHM_UP);
-    if (!ep->accepted) {
-        shm_ask_waiting(ep);
-        shm_flush(ep);
-    }
-    pthread_mutex_unlock(&ep->lock);
-    if (!ep->accepted)
-        return;
-    t->pending_count--;
-    ep->cookie = t->host.accepted(t->host.context, &ep->peer, ep);
-    if (!ep->cookie) {
-        atomic_store(&ep->closing, true);
-        shm_sweep_at(t, 0);
-    }
+    shm_ask_waiting(ep);
+    shm_flush(ep);
 }
 
 void shm_fail(struct choir_endpoint *ep, enum choir_status status, int sys_errno,
@@ -277,12 +171,7 @@ void shm_fail(struct choir_endpoint *ep, enum choir_status status, int sys_errno
     va_end(ap);
     ep->status = status;
     ep->sys_errno = sys_errno;
-    if (ep->fd >= 0) {
-        int fd = ep->fd;
-        ep->fd = -1;
-        epoll_ctl(t->epoll_fd, EPOLL_CTL_DEL, fd, NULL); /* a forked child may hold it open */
-        close(fd);
-    }
+    shm_close_socket(ep);
     shm_drop_queue(ep, status);
     for (struct shm_map *m = ep->maps; m; m = m->next)
         if (m->state != SHM_MAP_HERE) {
@@ -295,15 +184,16 @@ void shm_fail(struct choir_endpoint *ep, enum choir_status status, int sys_errno
     pthread_mutex_unlock(&ep->lock);
     bool unproved = ep->accepted && was < SHM_UP;
     if (unproved) { /* the host never heard of it */
-        base_log(status == CHOIR_ERR_AUTH ? BASE_WARN : BASE_INFO, -1,
-                 "shm: dropped a connection of pid %ld: %s", (long)ep->pid, ep->text);
+        base_log(status == CHOIR_ERR_AUTH ? BASE_WARN
+                 : was == SHM_HELD        ? BASE_DEBUG
+                                          : BASE_INFO,
+                 -1, "shm: dropped a connection of pid %ld: %s", (long)ep->pid, ep->text);
         t->pending_count--;
         atomic_store(&ep->closing, true);
     }
-    if (atomic_load(&ep->closing))
-        shm_sweep_at(t, 0);
-    else if (was == SHM_UP)
-        t->host.failed(t->host.context, ep->cookie, status, sys_errno, ep->text);
+    shm_sweep_at(t, 0); /* frees it, or settles one that waited for its end */
+    if (was == SHM_UP && !atomic_load(&ep->closing))
+        t->host.failed(t->host.context, atomic_load(&ep->cookie), status, sys_errno, ep->text);
 }
 
 void shm_serve(struct choir_endpoint *ep, uint32_t events)
@@ -369,15 +259,6 @@ static bool is_over(struct choir_endpoint *ep, uint64_t now)
     return over;
 }
 
-static void redial(struct choir_endpoint *ep)
-{
-    enum choir_status status = dial(ep);
-    if (status < 0) {
-        const struct choir_error *e = base_error_thread();
-        shm_fail(ep, status, e->sys_errno, "%s", e->text);
-    }
-}
-
 bool shm_sweep(struct choir_transport *t)
 {
     struct choir_endpoint *over = NULL, *ep;
@@ -394,22 +275,27 @@ bool shm_sweep(struct choir_transport *t)
             }
             due = base_min(due, ep->linger_ns);
         }
-        bool unproved = ep->accepted && atomic_load(&ep->state) < SHM_UP;
+        bool unproved = ep->accepted && atomic_load(&ep->state) < SHM_HELD;
         if (unproved && now >= ep->due_ns)
             shm_fail(ep, CHOIR_ERR_TIMEOUT, 0, "it did not say who it is");
         else if (atomic_load(&ep->state) == SHM_DIALING && now >= ep->due_ns)
-            redial(ep);
+            shm_redial(ep);
         if (unproved || atomic_load(&ep->state) == SHM_DIALING)
             due = base_min(due, ep->due_ns);
         at = &ep->next;
     }
     bool left = t->endpoints != NULL;
+    struct choir_endpoint *unsettled = shm_unsettled(t);
     pthread_mutex_unlock(&t->lock);
+    if (unsettled) {
+        shm_settle(unsettled);
+        due = 0; /* there may be more */
+    }
     if (due != UINT64_MAX)
         shm_sweep_at(t, due);
     for (; over; over = ep) {
         ep = over->next;
-        free_endpoint(over);
+        shm_free_endpoint(over);
     }
     return left;
 }

@@ -231,11 +231,7 @@ static void on_proof(struct choir_endpoint *ep, const struct shm_proof *proof, i
     if (!take_wake_fd(ep, fd))
         return;
     set_caps(ep);
-    int e = shm_post_hello(ep, SHM_READY, NULL, 0, t->wake_fd);
-    if (e)
-        shm_fail(ep, CHOIR_ERR_NETWORK, e, "cannot end the hello");
-    else
-        shm_up(ep);
+    shm_settle(ep);
 }
 
 void shm_hello(struct choir_endpoint *ep, enum shm_kind kind, const void *body, int fd)
@@ -256,8 +252,11 @@ void shm_hello(struct choir_endpoint *ep, enum shm_kind kind, const void *body, 
         memcpy(&m.proof, body, sizeof(m.proof));
         on_proof(ep, &m.proof, &fd);
     } else if (kind == SHM_READY) {
-        if (take_wake_fd(ep, &fd))
-            shm_up(ep);
+        if (take_wake_fd(ep, &fd)) {
+            pthread_mutex_lock(&ep->lock);
+            shm_set_up(ep);
+            pthread_mutex_unlock(&ep->lock);
+        }
     } else {
         memcpy(&m.refuse, body, sizeof(m.refuse));
         refused(ep, &m.refuse);

@@ -204,6 +204,8 @@ static void lost(struct choir_endpoint *ep, int sys_errno)
 {
     if (sys_errno && sys_errno != ECONNRESET && sys_errno != EPIPE)
         shm_fail(ep, CHOIR_ERR_NETWORK, sys_errno, "reading from the peer's socket failed");
+    else if (ep->accepted && atomic_load(&ep->state) < SHM_UP) /* it took ours, perhaps */
+        shm_fail(ep, CHOIR_ERR_PEER_DEAD, 0, "it closed the connection");
     else if (ep->said_bye)
         shm_fail(ep, CHOIR_ERR_PEER_DEAD, 0, "the peer process disconnected");
     else

@@ -79,6 +79,7 @@ enum shm_state {
     SHM_WAIT_PROOF,  /* accepted, answered */
     SHM_WAIT_ANSWER, /* connected, introduced */
     SHM_WAIT_READY,  /* connected, proved */
+    SHM_HELD, /* accepted, proved by the peer: another endpoint to it must end or come about first */
     SHM_UP,
     SHM_DEAD
 };
@@ -131,7 +132,7 @@ struct choir_endpoint {
     struct choir_transport *transport;
     struct choir_endpoint *next;
     struct choir_process peer;
-    void *cookie;
+    _Atomic(void *) cookie;
     _Atomic int state;    /* enum shm_state; written under lock */
     _Atomic bool closing; /* disconnected by the host; no upcalls any more */
     bool accepted;        /* by our listener */
@@ -189,9 +190,12 @@ struct choir_transport {
 };
 
 /* endpoint.c: life of an endpoint */
-enum choir_status shm_connect(struct choir_transport *t, const struct choir_process *peer,
-                              const void *address, size_t bytes, void *cookie,
-                              struct choir_endpoint **endpoint);
+struct choir_endpoint *shm_new_endpoint(struct choir_transport *t, int fd, enum shm_state state);
+void shm_free_endpoint(struct choir_endpoint *ep); /* not linked, or not any more */
+int shm_watch_socket(struct choir_endpoint *ep);   /* an errno */
+void shm_close_socket(struct choir_endpoint *ep);
+void shm_drop_received(struct shm_in *in);
+void shm_set_up(struct choir_endpoint *ep); /* the hello succeeded; ep->lock held */
 enum choir_status shm_connected(struct choir_endpoint *ep);
 uint32_t shm_caps(struct choir_endpoint *ep);
 enum choir_status shm_wake(struct choir_endpoint *ep);
@@ -203,13 +207,21 @@ void shm_socket_name(const struct choir_process *process, uint64_t random, struc
 /* The endpoint is dead. Progress only, no lock held; tells the host once. */
 void shm_fail(struct choir_endpoint *ep, enum choir_status status, int sys_errno,
               const char *format, ...) __attribute__((format(printf, 4, 5)));
-/* The hello succeeded; caps and wake_fd are set. Tells the host of an accepted one. */
-void shm_up(struct choir_endpoint *ep);
 void shm_sweep_at(struct choir_transport *t, uint64_t due_ns); /* base_now_ns clock; 0: at once */
 /* Dials again, drops what is overdue, frees what was disconnected; progress only. False: nothing is left. */
 bool shm_sweep(struct choir_transport *t);
 enum choir_status shm_error(enum choir_status status, int sys_errno, const char *remedy,
                             const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* join.c: exactly one endpoint a process */
+enum choir_status shm_connect(struct choir_transport *t, const struct choir_process *peer,
+                              const void *address, size_t bytes, void *cookie,
+                              struct choir_endpoint **endpoint);
+void shm_redial(struct choir_endpoint *ep); /* t->lock held */
+/* The peer of an accepted connection proved itself: what becomes of it. Progress only, no lock held. */
+void shm_settle(struct choir_endpoint *ep);
+/* A held connection that nothing holds any more, or NULL; t->lock held. */
+struct choir_endpoint *shm_unsettled(struct choir_transport *t);
 
 /* hello.c: who is there, and what works */
 enum choir_status shm_introduce(struct choir_endpoint *ep); /* connecting side's first message */
