@@ -156,9 +156,9 @@ static struct choir_endpoint *endpoint_for(struct tcp_conn *c, const struct tcp_
 {
     struct choir_transport *t = c->t;
     struct choir_endpoint *e = tcp_endpoint_find(t, &c->hello.from);
-    if (e && e->peer_epoch && e->peer_epoch != b->epoch) {
-        tcp_endpoint_unlist(
-            e); /* the peer began anew; what is still under way in the old one may come */
+    /* The peer began anew, and what is still under way in the old one may come; or ours never came about. */
+    if (e && (e->peer_epoch ? e->peer_epoch != b->epoch : atomic_load(&e->state) == EP_FAILED)) {
+        tcp_endpoint_unlist(e);
         e = NULL;
     }
     if (e)
