@@ -150,6 +150,7 @@ void tree_free(struct comm_tree *t);
 enum choir_status tree_start(struct choir_comm *c, const void *blob, uint32_t bytes);
 /* CHOIR_OK: *result (malloc) holds every rank's record in rank order. */
 enum choir_status tree_test(struct choir_comm *c, uint8_t **result, uint32_t *bytes);
+int tree_waits_for(struct choir_comm *c); /* a rank, or -1: for nobody */
 void tree_frame(struct choir_comm *c, const struct choir_frame *f, const void *payload);
 /* The blob of each rank from a result; false: not every rank is in it, or a length is wrong. */
 bool tree_index(const uint8_t *result, uint32_t bytes, uint32_t ranks, const void **blob,

@@ -274,9 +274,14 @@ static enum choir_status too_late(struct choir_comm *c)
 {
     static const char *const where[] = {"the rendezvous", "the parent's agreement",
                                         "the exchange of addresses", "the agreement", ""};
-    return base_fail(CHOIR_ERR_TIMEOUT,
-                     "see the logs of the other ranks; CHOIR_CREATE_TIMEOUT sets the limit",
-                     "rank %u waited too long in %s", c->host.rank, where[c->creation->stage]);
+    struct choir_comm *over = c->creation->stage == STAGE_SPLIT ? c->creation->parent : c;
+    int rank = over->host_open ? tree_waits_for(over) : -1;
+    char whom[40] = "";
+    if (rank >= 0)
+        snprintf(whom, sizeof(whom), " for rank %d", rank);
+    return base_fail(
+        CHOIR_ERR_TIMEOUT, "see the logs of the other ranks; CHOIR_CREATE_TIMEOUT sets the limit",
+        "rank %u waited too long in %s%s", c->host.rank, where[c->creation->stage], whom);
 }
 
 enum choir_status creation_advance(struct choir_comm *c)

@@ -60,16 +60,22 @@ static bool complete(const struct tree_part *p, uint32_t round)
     return p->data && p->round == round && p->got == p->bytes;
 }
 
-static bool send_part(struct choir_comm *c, uint32_t to, uint16_t kind, uint32_t round,
-                      const uint8_t *data, uint32_t bytes)
+/* CHOIR_IN_PROGRESS: the process of `to` is not reached yet. */
+static enum choir_status send_part(struct choir_comm *c, uint32_t to, uint16_t kind, uint32_t round,
+                                   const uint8_t *data, uint32_t bytes)
 {
     for (uint32_t at = 0; at < bytes;) {
         uint32_t n = base_min(CHUNK_BYTES, bytes - at);
-        if (!host_control_send(&c->host, to, kind, (uint64_t[]){round, bytes, at}, 0, data + at, n))
-            return false; /* only before the first chunk: the peer is reached once and for all */
+        if (!host_control_send(&c->host, to, kind, (uint64_t[]){round, bytes, at}, 0, data + at,
+                               n)) { /* before the first chunk: it is reached once and for all */
+            int32_t failed = atomic_load(&c->host.member[to].peer->failed);
+            return failed ? base_fail((enum choir_status)failed, HOST_UNREACHED_REMEDY,
+                                      HOST_UNREACHED, to)
+                          : CHOIR_IN_PROGRESS;
+        }
         at += n;
     }
-    return true;
+    return CHOIR_OK;
 }
 
 /* Joins our record and the children's into one block; NULL while one is missing. */
@@ -94,12 +100,13 @@ static uint8_t *gather(struct choir_comm *c, uint32_t *bytes)
 
 /* Sends are made without the lock: a transport may deliver to a communicator of this process at once. Only the one
  * thread that waits for the agreement comes here. */
-static void go_up(struct choir_comm *c)
+static enum choir_status go_up(struct choir_comm *c)
 {
     struct comm_tree *t = &c->tree;
+    enum choir_status st = CHOIR_OK;
     uint32_t bytes = 0;
     if (t->sent)
-        return;
+        return st;
     pthread_mutex_lock(&t->lock);
     uint8_t *all = gather(c, &bytes);
     if (all && !c->host.rank) {
@@ -110,28 +117,51 @@ static void go_up(struct choir_comm *c)
     }
     pthread_mutex_unlock(&t->lock);
     if (all)
-        t->sent = send_part(c, tree_parent(c->host.rank), COMM_FRAME_UP, t->round, all, bytes);
+        st = send_part(c, tree_parent(c->host.rank), COMM_FRAME_UP, t->round, all, bytes);
+    t->sent |= all && st == CHOIR_OK;
     free(all);
+    return st;
 }
 
 enum choir_status tree_test(struct choir_comm *c, uint8_t **result, uint32_t *bytes)
 {
     struct comm_tree *t = &c->tree;
     uint32_t first = c->host.rank * TREE_CHILDREN + 1;
-    go_up(c);
+    enum choir_status st = go_up(c);
+    if (st < 0)
+        return st;
     pthread_mutex_lock(&t->lock);
     bool here = complete(&t->down, t->round);
     pthread_mutex_unlock(&t->lock);
     if (!here)
         return CHOIR_IN_PROGRESS;
-    for (; t->down_sent < children(c); t->down_sent++)
-        if (!send_part(c, first + t->down_sent, COMM_FRAME_DOWN, t->round, t->down.data,
-                       t->down.bytes))
-            return CHOIR_IN_PROGRESS;
+    for (; t->down_sent < children(c); t->down_sent++) {
+        st = send_part(c, first + t->down_sent, COMM_FRAME_DOWN, t->round, t->down.data,
+                       t->down.bytes);
+        if (st != CHOIR_OK)
+            return st;
+    }
     *result = t->down.data;
     *bytes = t->down.bytes;
     t->down.data = NULL;
     return CHOIR_OK;
+}
+
+int tree_waits_for(struct choir_comm *c)
+{
+    struct comm_tree *t = &c->tree;
+    uint32_t first = c->host.rank * TREE_CHILDREN + 1;
+    int rank = c->host.rank ? (int)tree_parent(c->host.rank) : -1;
+    pthread_mutex_lock(&t->lock);
+    if (complete(&t->down, t->round) && t->down_sent < children(c))
+        rank = (int)(first + t->down_sent);
+    for (uint32_t i = 0; !t->sent && i < children(c); i++)
+        if (!complete(&t->child[i], t->round)) {
+            rank = (int)(first + i);
+            break;
+        }
+    pthread_mutex_unlock(&t->lock);
+    return rank;
 }
 
 static void receive(struct tree_part *p, const struct choir_frame *f, const void *payload)

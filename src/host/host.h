@@ -3,7 +3,8 @@
  * host.h: the host engine: this process among others, links between ranks, and running plans on host memory.
  * Joins plans (src/plan), kernels (src/reduce) and transports; knows no collective by name.
  *
- *   process.c, peers.c    this process: transports opened; other processes reached, frames handed to communicators
+ *   process.c             this process: transports opened, closed; its card
+ *   peers.c, reach.c      other processes: frames handed to communicators; over what they are reached, when they are dead
  *   transports.c          finding transports and completing their tables
  *   service.c             the service thread: poll, timers, operations of host streams
  *   comm.c                a communicator as the engine sees it, and control frames
@@ -39,14 +40,19 @@ struct host_card {
     uint64_t wire_hash;              /* of every setting that must be equal on all ranks */
 };
 
-enum host_end_state { HOST_END_NONE, HOST_END_TRYING, HOST_END_READY, HOST_END_FAILED };
+enum host_end_state {
+    HOST_END_NONE,
+    HOST_END_TRYING, /* our connect is under way */
+    HOST_END_READY,
+    HOST_END_FAILED /* for good */
+};
 struct host_peer;
 struct host_end { /* one transport's endpoint to a peer process; the cookie of its upcalls */
-    struct host_end *next; /* in host_peer.extra */
     struct host_peer *peer;
     uint32_t transport; /* index into host_process.transport */
+    uint32_t round;     /* of host_peer.round, in which it was tried last */
     _Atomic uint32_t state;
-    struct choir_endpoint *endpoint;
+    struct choir_endpoint *endpoint; /* written under peer->lock, before READY */
 };
 struct host_peer { /* another process, or this one; lives as long as this process */
     struct host_peer *next;
@@ -54,9 +60,12 @@ struct host_peer { /* another process, or this one; lives as long as this proces
     struct host_end end[HOST_TRANSPORTS];
     _Atomic(struct host_card *) card; /* a copy, once a communicator brought it */
     _Atomic(struct host_end *) best;  /* the first READY one; NULL: none yet */
-    struct host_end *extra;           /* further ones, of crossing connects */
-    _Atomic uint32_t trying;          /* index being tried + 1; 0: not begun */
     _Atomic int32_t failed;           /* choir_status once no end is left or the process died */
+    pthread_mutex_t lock;             /* ends: a connect against an accepted */
+    _Atomic uint32_t trying;          /* a thread is in host_peer_reach, and owns the rest: */
+    uint32_t round;                   /* over the transports, from 1 */
+    uint64_t retry_ns, give_up_ns;    /* when the next round begins; when no other does */
+    bool gone;                        /* a transport says that the process is no more */
 };
 struct host_transport {
     const struct choir_transport_ops *ops; /* overlaid: no entry is NULL */
@@ -84,6 +93,10 @@ bool host_card_check(const void *card, uint32_t bytes); /* one received from els
 struct host_peer *host_peer_find(const struct choir_process *id, bool create);
 /* Starts reaching the process if that has not begun; true once peer->best is set. Never blocks. */
 bool host_peer_reach(struct host_peer *peer, const struct host_card *card);
+/* What to say of a rank whose peer->failed is set before it was reached. */
+#define HOST_UNREACHED "rank %u's process cannot be reached by any transport"
+#define HOST_UNREACHED_REMEDY                                                                      \
+    "choir-info shows the transports; see CHOIR_SOCKET_IFNAME for networks"
 static inline struct host_end *host_peer_end(struct host_peer *peer)
 {
     return atomic_load_explicit(&peer->best, memory_order_acquire);

@@ -183,8 +183,7 @@ bool host_link_ready(struct host_link *link)
                 host_comm_break(
                     comm, (enum choir_status)failed,
                     &(struct base_error_at){(int)comm->rank, (int)link->peer, 0, 0, NULL},
-                    "choir-info shows the transports; see CHOIR_SOCKET_IFNAME for networks",
-                    "rank %u's process cannot be reached by any transport", link->peer);
+                    HOST_UNREACHED_REMEDY, HOST_UNREACHED, link->peer);
             return false;
         }
         link->end = host_peer_end(m->peer);

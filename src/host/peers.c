@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * peers.c: the processes this one has reached, and handing arriving frames to communicators.
+ * peers.c: the tables of processes (reach.c has how they are reached) and of communicators, which arriving frames are
+ * handed to.
  *
  * A frame for a communicator that is not made here yet (a faster peer) is kept, bounded in number, bytes and time.
  * Locks: `lock` guards the tables only; no transport is called and no communicator entered under it, so an upcall from
@@ -18,6 +19,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct host_peer *peers[PEER_BUCKETS];
 static struct host_comm *comms[COMM_BUCKETS];
+static uint32_t comm_count;
 
 static struct early {
     struct early *next;
@@ -36,6 +38,7 @@ struct host_peer *host_peer_find(const struct choir_process *id, bool create)
         ;
     if (!p && create && (p = calloc(1, sizeof(*p)))) {
         p->id = *id;
+        pthread_mutex_init(&p->lock, NULL);
         for (uint32_t i = 0; i < HOST_TRANSPORTS; i++)
             p->end[i].peer = p, p->end[i].transport = i;
         p->next = *at;
@@ -43,92 +46,6 @@ struct host_peer *host_peer_find(const struct choir_process *id, bool create)
     }
     pthread_mutex_unlock(&lock);
     return p;
-}
-
-static void set_best(struct host_peer *peer, struct host_end *end)
-{
-    struct host_end *none = NULL;
-    atomic_compare_exchange_strong(&peer->best, &none, end);
-}
-
-/* Tries end `i` one step further. */
-static enum host_end_state try_end(struct host_peer *peer, uint32_t i, const struct host_card *card)
-{
-    struct host_end *end = &peer->end[i];
-    struct host_transport *t = &host_process.transport[i];
-    uint32_t state = HOST_END_NONE;
-    /* First, so that a connection accepted meanwhile gets an end of its own. */
-    if (atomic_compare_exchange_strong(&end->state, &state, HOST_END_TRYING)) {
-        size_t bytes = 0;
-        const void *address = process_card_address(card, t->ops->name, &bytes);
-        enum choir_status st = CHOIR_ERR_UNSUPPORTED;
-        if (address)
-            st = t->ops->connect(t->t, &peer->id, address, bytes, end, &end->endpoint);
-        if (st != CHOIR_OK)
-            atomic_store(&end->state, HOST_END_FAILED);
-        state = atomic_load(&end->state);
-    }
-    if (state == HOST_END_TRYING) {
-        enum choir_status st = t->ops->connected(end->endpoint);
-        if (st == CHOIR_OK)
-            atomic_store(&end->state, HOST_END_READY);
-        else if (st != CHOIR_IN_PROGRESS) {
-            base_log(BASE_INFO, -1, "transport %s does not reach the peer: %s", t->ops->name,
-                     choir_status_string(st));
-            atomic_store(&end->state, HOST_END_FAILED);
-        }
-        state = atomic_load(&end->state);
-    }
-    return (enum host_end_state)state;
-}
-
-bool host_peer_reach(struct host_peer *peer, const struct host_card *card)
-{
-    if (atomic_load_explicit(&peer->best, memory_order_acquire))
-        return true;
-    if (atomic_load(&peer->failed))
-        return false;
-    /* One thread at a time drives the attempt; others come again. */
-    uint32_t idle = 0;
-    if (!atomic_compare_exchange_strong(&peer->trying, &idle, 1))
-        return false;
-    bool going = false;
-    for (uint32_t i = 0; i < host_process.transports && !going; i++) {
-        enum host_end_state st = try_end(peer, i, card);
-        if (st == HOST_END_READY)
-            set_best(peer, &peer->end[i]);
-        going = st == HOST_END_TRYING || st == HOST_END_READY;
-    }
-    if (!going && !atomic_load(&peer->best))
-        atomic_store(&peer->failed, CHOIR_ERR_NETWORK);
-    atomic_store(&peer->trying, 0);
-    return atomic_load(&peer->best) != NULL;
-}
-
-void *process_accepted(void *context, const struct choir_process *id,
-                       struct choir_endpoint *endpoint)
-{
-    uint32_t i = (uint32_t)(uintptr_t)context;
-    struct host_peer *peer = host_peer_find(id, true);
-    if (!peer)
-        return NULL;
-    uint32_t none = HOST_END_NONE;
-    struct host_end *end = &peer->end[i];
-    if (!atomic_compare_exchange_strong(&end->state, &none, HOST_END_TRYING)) {
-        /* Crossing connects that became two endpoints: this one is for its own frames and answers. */
-        end = calloc(1, sizeof(*end));
-        if (!end)
-            return NULL;
-        end->peer = peer, end->transport = i;
-        pthread_mutex_lock(&lock);
-        end->next = peer->extra;
-        peer->extra = end;
-        pthread_mutex_unlock(&lock);
-    }
-    end->endpoint = endpoint;
-    atomic_store(&end->state, HOST_END_READY);
-    set_best(peer, end);
-    return end;
 }
 
 /* The communicator for a frame, counted as used; release with put_comm. Under the lock. */
@@ -218,66 +135,20 @@ void process_arrived(void *context, void *cookie, const struct choir_frame *fram
     }
 }
 
-/* A process that ends in order says goodbye first, maybe over another endpoint than the one that is seen to close: its
- * frames are read before it is called dead. */
-#define DEATH_NS 50000000u
-struct death {
-    struct death *next;
-    struct service_work work;
-    struct host_peer *peer;
-    enum choir_status status;
-    uint64_t due_ns;
-    char text[200];
-};
-static struct death *deaths; /* under the lock */
-
-static bool declare(void *arg)
+void peers_tell_death(struct host_peer *peer, enum choir_status status, const char *text)
 {
-    struct death *d = arg;
-    if (base_now_ns() < d->due_ns)
-        return false;
-    struct host_comm *list[256];
-    uint32_t n = 0;
     pthread_mutex_lock(&lock);
-    for (uint32_t i = 0; i < COMM_BUCKETS; i++)
-        for (struct host_comm *c = comms[i]; c && n < base_count(list); c = c->next)
+    struct host_comm **list = malloc((comm_count + 1) * sizeof(struct host_comm *));
+    uint32_t n = 0;
+    for (uint32_t i = 0; list && i < COMM_BUCKETS; i++)
+        for (struct host_comm *c = comms[i]; c; c = c->next)
             atomic_fetch_add(&c->users, 1), list[n++] = c;
-    struct death **at = &deaths;
-    while (*at != d)
-        at = &(*at)->next;
-    *at = d->next;
     pthread_mutex_unlock(&lock);
     for (uint32_t i = 0; i < n; i++) {
-        list[i]->peer_failed(list[i], d->peer, d->status, d->text);
+        list[i]->peer_failed(list[i], peer, status, text);
         put_comm(list[i]);
     }
-    free(d);
-    return true;
-}
-
-void process_failed(void *context, void *cookie, enum choir_status status, int sys_errno,
-                    const char *text)
-{
-    (void)context, (void)sys_errno;
-    struct host_end *end = cookie;
-    if (!end)
-        return;
-    struct host_peer *peer = end->peer;
-    uint32_t was = atomic_exchange(&end->state, HOST_END_FAILED);
-    if (was == HOST_END_TRYING && status != CHOIR_ERR_PEER_DEAD)
-        return; /* host_peer_reach goes on to the next transport */
-    atomic_store(&peer->failed, (int32_t)status);
-    struct death *d = malloc(sizeof(*d));
-    if (!d)
-        return; /* waits end by their deadline */
-    *d = (struct death){.peer = peer, .status = status, .due_ns = base_now_ns() + DEATH_NS};
-    snprintf(d->text, sizeof(d->text), "%s", text);
-    d->work = (struct service_work){.step = declare, .arg = d};
-    pthread_mutex_lock(&lock);
-    d->next = deaths;
-    deaths = d;
-    pthread_mutex_unlock(&lock);
-    service_work_add(&d->work);
+    free(list); /* without memory: waits end by their deadline */
 }
 
 struct host_bell_box *peers_hold_bell(uint64_t key, uint32_t rank)
@@ -296,6 +167,7 @@ void peers_add_comm(struct host_comm *c)
     pthread_mutex_lock(&lock);
     c->next = comms[c->key % COMM_BUCKETS];
     comms[c->key % COMM_BUCKETS] = c;
+    comm_count++;
     atomic_store(&c->users, 1);
     /* What came before: taken out first, delivered outside the lock. */
     struct early *mine = NULL, **last = &mine, **at = &early;
@@ -327,7 +199,7 @@ bool peers_remove_comm(struct host_comm *c, uint64_t most_ns)
     while (*at && *at != c)
         at = &(*at)->next;
     if (*at)
-        *at = c->next;
+        *at = c->next, comm_count--;
     pthread_mutex_unlock(&lock);
     for (uint64_t until = base_now_ns() + most_ns; atomic_load(&c->users); sched_yield())
         if (base_now_ns() > until)
@@ -335,28 +207,11 @@ bool peers_remove_comm(struct host_comm *c, uint64_t most_ns)
     return true;
 }
 
-/* A crossing connect may have given one endpoint to two ends. */
-static void disconnect(struct host_peer *p, struct host_end *end)
-{
-    struct choir_endpoint *e = end->endpoint;
-    end->endpoint = NULL;
-    bool other = p->end[end->transport].endpoint == e;
-    for (struct host_end *x = p->extra; x; x = x->next)
-        other |= x->endpoint == e;
-    if (e && !other)
-        host_end_ops(end)->disconnect(e);
-}
-
-/* No communicator is left, so nobody else looks at ends; upcalls that still come look at tables only. */
 void process_disconnect(void)
 {
     for (uint32_t i = 0; i < PEER_BUCKETS; i++)
-        for (struct host_peer *p = peers[i]; p; p = p->next) {
-            for (struct host_end *end = p->extra; end; end = end->next)
-                disconnect(p, end);
-            for (uint32_t t = 0; t < host_process.transports; t++)
-                disconnect(p, &p->end[t]);
-        }
+        for (struct host_peer *p = peers[i]; p; p = p->next)
+            reach_disconnect(p);
 }
 
 void process_forget(void)
@@ -369,20 +224,11 @@ void process_forget(void)
         free(e);
     }
     early_last = &early, early_count = 0, early_bytes = 0;
-    while (deaths) {
-        struct death *d = deaths;
-        deaths = d->next;
-        free(d);
-    }
     for (uint32_t i = 0; i < PEER_BUCKETS; i++)
         while (peers[i]) {
             struct host_peer *p = peers[i];
             peers[i] = p->next;
-            while (p->extra) {
-                struct host_end *end = p->extra;
-                p->extra = end->next;
-                free(end);
-            }
+            pthread_mutex_destroy(&p->lock);
             free(p->card);
             free(p);
         }
@@ -394,5 +240,5 @@ void process_forked(void)
     memset(peers, 0, sizeof(peers));
     memset(comms, 0, sizeof(comms));
     early = NULL, early_last = &early, early_count = 0, early_bytes = 0;
-    deaths = NULL;
+    comm_count = 0;
 }

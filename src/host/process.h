@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* process.h: between process.c (this process), peers.c (other processes, frames) and service.c. */
+/* process.h: between process.c (this process), peers.c (tables, frames), reach.c (other processes) and service.c. */
 #ifndef HOST_PROCESS_H
 #define HOST_PROCESS_H
 
 #include "host/host.h"
 
-/* Upcalls of the transports (peers.c); context is the transport's index. */
+/* Upcalls of the transports (peers.c, reach.c); context is the transport's index. */
 void *process_accepted(void *context, const struct choir_process *id,
                        struct choir_endpoint *endpoint);
 void *process_place(void *context, void *cookie, const struct choir_frame *frame);
 void process_arrived(void *context, void *cookie, const struct choir_frame *frame, void *where);
 void process_failed(void *context, void *cookie, enum choir_status status, int sys_errno,
                     const char *text);
+void peers_tell_death(struct host_peer *peer, enum choir_status status, const char *text);
+void reach_disconnect(struct host_peer *peer);
 void process_disconnect(void); /* from every process; no communicator is left */
-void process_forget(void); /* frees peers and early frames; transports are closed */
-void process_forked(void); /* in the child: forgets without freeing what other threads held */
+void process_forget(void);     /* frees peers and early frames; transports are closed */
+void process_forked(void);     /* in the child: forgets without freeing what other threads held */
 void service_forked(void);
 /* The address of the named transport on a card. */
 const void *process_card_address(const struct host_card *card, const char *name, size_t *bytes);
