@@ -22,7 +22,7 @@ struct choir_endpoint *shm_new_endpoint(struct choir_transport *t, int fd, enum 
     ep->transport = t;
     ep->fd = fd;
     ep->state = state;
-    ep->wake_fd = -1;
+    ep->wake_fd = ep->pid_fd = -1;
     ep->out_last = &ep->out_first;
     pthread_mutex_init(&ep->lock, NULL);
     return ep;
@@ -30,12 +30,14 @@ struct choir_endpoint *shm_new_endpoint(struct choir_transport *t, int fd, enum 
 
 void shm_close_socket(struct choir_endpoint *ep)
 {
-    int fd = ep->fd;
-    ep->fd = -1;
-    if (fd < 0)
-        return;
-    epoll_ctl(ep->transport->epoll_fd, EPOLL_CTL_DEL, fd, NULL); /* a forked child may hold it open */
-    close(fd);
+    int fd[] = {ep->fd, ep->pid_fd};
+    ep->fd = ep->pid_fd = -1;
+    for (size_t i = 0; i < base_count(fd); i++)
+        if (fd[i] >= 0) {
+            /* Explicitly: a forked child may hold it open. */
+            epoll_ctl(ep->transport->epoll_fd, EPOLL_CTL_DEL, fd[i], NULL);
+            close(fd[i]);
+        }
 }
 
 void shm_drop_received(struct shm_in *in)
@@ -148,9 +150,22 @@ uint32_t shm_accept(struct choir_transport *t)
     return seen;
 }
 
+/* A pidfd tells of the peer's end also where a child that it forked holds the socket open. */
+static void watch_process(struct choir_endpoint *ep)
+{
+    struct epoll_event e = {.events = EPOLLIN, .data.ptr = (void *)((uintptr_t)ep | SHM_ENDED)};
+    if (ep->pid_fd >= 0 && epoll_ctl(ep->transport->epoll_fd, EPOLL_CTL_ADD, ep->pid_fd, &e)) {
+        close(ep->pid_fd);
+        ep->pid_fd = -1;
+    }
+    base_log(BASE_DEBUG, -1, "shm: the end of process %ld is seen by its %s", (long)ep->pid,
+             ep->pid_fd >= 0 ? "pidfd" : "socket");
+}
+
 void shm_set_up(struct choir_endpoint *ep)
 {
     atomic_store(&ep->state, SHM_UP);
+    watch_process(ep);
     shm_ask_waiting(ep);
     shm_flush(ep);
 }
@@ -215,13 +230,15 @@ void shm_serve(struct choir_endpoint *ep, uint32_t events)
     if (closing) { /* lingers: ends its hello, then only writes */
         if (atomic_load(&ep->state) < SHM_UP)
             shm_receive(ep);
-        else if (events & (EPOLLHUP | EPOLLERR))
+        else if (events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP))
             shm_fail(ep, CHOIR_ERR_PEER_DEAD, 0, "the peer process ended");
         shm_sweep_at(t, 0);
         return;
     }
     if (events & ~(uint32_t)EPOLLOUT)
         shm_receive(ep);
+    if (events & EPOLLRDHUP) /* by its pidfd: what it said is still in the socket */
+        shm_ended(ep);
     pthread_mutex_lock(&t->lock);
     t->serving = NULL;
     pthread_cond_broadcast(&t->served);

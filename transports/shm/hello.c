@@ -9,8 +9,23 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+/* Before the hello: its next message proves that the pid is still the peer's. With descriptors running short the
+ * socket must do: it tells the same, but for a child of the peer that holds it open. */
+static int open_process(pid_t pid)
+{
+    struct rlimit limit;
+    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (fd >= 0 && !getrlimit(RLIMIT_NOFILE, &limit) && (rlim_t)fd > limit.rlim_cur / 4 * 3) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
 
 bool shm_check_peer(struct choir_endpoint *ep, char *text, size_t bytes)
 {
@@ -21,6 +36,7 @@ bool shm_check_peer(struct choir_endpoint *ep, char *text, size_t bytes)
         return false;
     }
     ep->pid = c.pid > 0 ? c.pid : 0; /* as we see it; 0: in a pid namespace that we do not see */
+    ep->pid_fd = ep->pid ? open_process(ep->pid) : -1;
     if (c.uid == geteuid() || knob_int(KNOB_INSECURE))
         return true;
     snprintf(text, bytes, "process %ld has user id %ld, not %ld", (long)c.pid, (long)c.uid,

@@ -150,6 +150,7 @@ static void adopt(struct choir_endpoint *ep, struct choir_endpoint *from)
     shm_close_socket(ep);
     shm_drop_received(&ep->in);
     ep->fd = from->fd, from->fd = -1;
+    ep->pid_fd = from->pid_fd, from->pid_fd = -1;
     ep->pid = from->pid;
     ep->mine = from->mine, ep->theirs = from->theirs;
     atomic_store(&ep->caps, atomic_load(&from->caps));

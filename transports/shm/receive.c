@@ -5,6 +5,7 @@
  */
 #include "shm.h"
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -255,6 +256,15 @@ static bool receive_some(struct choir_endpoint *ep)
         return false;
     }
     return had_fds || (size_t)n == direct + sizeof(t->scratch) || (direct && into == direct);
+}
+
+void shm_ended(struct choir_endpoint *ep)
+{
+    struct pollfd left = {.fd = ep->fd, .events = POLLIN};
+    while (atomic_load(&ep->state) == SHM_UP && poll(&left, 1, 0) > 0)
+        receive_some(ep);
+    if (atomic_load(&ep->state) == SHM_UP)
+        lost(ep, 0);
 }
 
 uint32_t shm_receive(struct choir_endpoint *ep)

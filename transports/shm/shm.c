@@ -211,6 +211,13 @@ static void on_timer(struct choir_transport *t)
     shm_sweep(t);
 }
 
+static void serve(const struct epoll_event *event)
+{
+    uintptr_t at = (uintptr_t)event->data.ptr;
+    shm_serve((struct choir_endpoint *)(at & ~(uintptr_t)SHM_ENDED),
+              at & SHM_ENDED ? EPOLLRDHUP : event->events);
+}
+
 static uint32_t progress(struct choir_transport *t)
 {
     struct epoll_event event[64];
@@ -225,7 +232,7 @@ static uint32_t progress(struct choir_transport *t)
         else if (event[i].data.ptr == &t->listen_fd)
             seen += shm_accept(t);
         else
-            seen++, shm_serve(event[i].data.ptr, event[i].events);
+            seen++, serve(&event[i]);
     }
     if (timer) /* last: it frees endpoints that the other events may name */
         on_timer(t);
@@ -241,6 +248,7 @@ static void close_in_child(struct choir_transport *t)
         int wake_fd = atomic_exchange(&ep->wake_fd, -1);
         close_fd(&wake_fd);
         close_fd(&ep->fd);
+        close_fd(&ep->pid_fd);
     }
     for (struct shm_segment *s = t->segments; s; s = s->next)
         close_fd(&s->fd);

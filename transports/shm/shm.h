@@ -84,6 +84,7 @@ enum shm_state {
     SHM_DEAD
 };
 
+#define SHM_ENDED 1u /* added to the endpoint in an epoll event: from its pid_fd */
 #define SHM_BODY_MOST sizeof(struct shm_answer)
 #define SHM_FDS_MOST 4           /* received, not yet asked for by a message */
 #define SHM_WANTS_MOST 16        /* of mine that wait for an answer */
@@ -149,7 +150,7 @@ struct choir_endpoint {
     struct sockaddr_un to;
 
     pthread_mutex_t lock;
-    int fd;
+    int fd, pid_fd; /* pid_fd: -1 where only the socket tells of the peer's end */
     struct shm_out *out_first, **out_last;
     uint32_t gives_count, wants_count;
     bool wants_write; /* epoll looks for room in the socket */
@@ -246,6 +247,7 @@ void shm_arm(struct choir_endpoint *ep);   /* what epoll looks for; ep->lock hel
 void shm_drop_queue(struct choir_endpoint *ep, enum choir_status status); /* ep->lock held */
 /* receive.c */
 uint32_t shm_receive(struct choir_endpoint *ep);
+void shm_ended(struct choir_endpoint *ep); /* the process: reads what is left, then fails */
 
 /* memory.c: segments, mappings, reading */
 enum choir_status shm_alloc(struct choir_transport *t, uint64_t bytes, struct choir_shared *shared);
