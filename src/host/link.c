@@ -7,6 +7,7 @@
 #include "host/host.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct host_link *host_link_get(struct host_comm *comm, uint32_t peer)
 {
@@ -97,10 +98,10 @@ static void make_inbox(struct host_link *link, struct host_end *end, const struc
             link->segment = link->inbox.memory;
             atomic_fetch_add(&comm->shared_bytes, bytes);
         } else {
-            link->segment =
-                aligned_alloc(BASE_LINE, (bytes + BASE_LINE - 1) / BASE_LINE * BASE_LINE);
-            if (link->segment)
-                memset(link->segment, 0, bytes), atomic_fetch_add(&comm->private_bytes, bytes);
+            /* Mapped: zero, touched as far as it is used, and wholly given back. */
+            void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (p != MAP_FAILED)
+                link->segment = p, atomic_fetch_add(&comm->private_bytes, bytes);
             atomic_fetch_add(&comm->frame_links, 1);
         }
         for (uint32_t l = 0; l < LANE_COUNT && link->segment; l++) {
@@ -273,8 +274,8 @@ void host_link_free(struct host_link *link)
     if (link->inbox.memory) {
         struct host_transport *t = &host_process.transport[link->back_end->transport];
         t->ops->release(t->t, &link->inbox);
-    } else {
-        free(link->segment);
+    } else if (link->segment) {
+        munmap(link->segment, lane_segment_bytes(link->comm->slot_bytes));
     }
     free(link->lent);
     free(link);
