@@ -50,7 +50,7 @@ $(BUILD)/libchoir_internal.a: $(LIB_OBJ)
 	ar rcs $@ $^
 
 $(BUILD)/libchoir.so: $(LIB_OBJ) src/choir.map
-	$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=src/choir.map -Wl,-z,defs \
+	$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=src/choir.map -Wl,-z,defs,-z,nodelete \
 	    -o $(BUILD)/libchoir.so.$(VERSION) $(LIB_OBJ) $(LIBS) $(LDFLAGS)
 	ln -sf libchoir.so.$(VERSION) $(BUILD)/$(SONAME)
 	ln -sf $(SONAME) $@

@@ -25,7 +25,10 @@
  * 3. Fork and exit. After fork the child's copy of every communicator is dead: calls on it return
  * CHOIR_ERR_FORKED, destroying it does nothing, the parent goes on undisturbed; the child may make
  * communicators of its own. Destroy is safe after MPI_Finalize and in atexit handlers, and may be left
- * out: a process that ends leaves nothing behind.
+ * out: a process that ends leaves nothing behind. A rank that returns from main or calls exit says goodbye
+ * like one that destroys: others finish the operations that it took part in to their end; whoever waits
+ * for it in a later one gets CHOIR_ERR_PEER_DEAD at once, naming it. _exit, abort and signals are deaths:
+ * everything of its communicators ends at once.
  *
  * 4. Buffers. Any alignment, any count, also 0 (buffers may then be NULL) and more than 2^31
  * (CHOIR_ERR_COUNT: above 2^60 / N). Input and output do not overlap, but for the in-place form that each

@@ -149,6 +149,9 @@ struct choir_transport_ops {
                               const void *payload, struct choir_send *request);
     /* Makes the peer process's service thread run its loop. One write(2); async-signal-safe. */
     enum choir_status (*wake)(struct choir_endpoint *endpoint);
+    /* CHOIR_OK once the peers' processes need nothing more of this one to have all that was sent, CHOIR_IN_PROGRESS
+     * before (progress() gets there). Asked at the end of a process that disconnects nothing. */
+    enum choir_status (*flush)(struct choir_transport *t);
     /* Moves whatever can move; returns how many events it saw. */
     uint32_t (*progress)(struct choir_transport *t);
     /* Frees the endpoint; what was sent before is still delivered if the peer lives (at most 1 s). No upcall with

@@ -126,19 +126,24 @@ struct choir_comm {
     struct host_op op; /* of calls without a stream */
     uint8_t *scaled;   /* copy of inputs of a scaled sum */
     uint64_t scaled_bytes;
-    _Atomic uint8_t *gone; /* [size] 1: the rank destroyed its side */
+    _Atomic uint8_t *gone; /* [size] enum comm_gone */
     struct service_work flood;
     _Atomic uint32_t flooding;
     struct choir_error verdict;   /* what is flooded */
     uint64_t asked_ns, logged_ns; /* watch.c: last question, last log line */
+    uint64_t left_seen;           /* watch.c: an operation was found to wait for ... */
+    int left_peer;                /* ... this rank, which has left */
 };
 #define COMM_MAGIC 0x63686f6972636f6dull
+
+/* How a rank has left in order, if it has: no death. COMM_FRAME_BYE carries it in arg[0]. */
+enum comm_gone { COMM_HERE, COMM_DESTROYED, COMM_EXITED };
 
 /* Frames. */
 enum comm_frame {
     COMM_FRAME_UP = HOST_FRAME_COMM, /* arg: round, bytes in all, offset */
     COMM_FRAME_DOWN,
-    COMM_FRAME_BYE,     /* the sender destroyed its communicator */
+    COMM_FRAME_BYE,     /* the sender leaves; arg[0] enum comm_gone */
     COMM_FRAME_VERDICT, /* payload struct choir_error */
     COMM_FRAME_QUERY,   /* arg: collectives begun, signature */
     COMM_FRAME_STATE, /* the answer: arg: collectives begun there, signature there of the asked one or 0, asked */
@@ -282,6 +287,10 @@ void watch_control(struct host_comm *host, const struct choir_frame *f, void *pa
 void watch_peer_failed(struct host_comm *host, struct host_peer *peer, enum choir_status status,
                        const char *text);
 void watch_broke(struct host_comm *host);
+void watch_leave(struct host_comm *host); /* at exit */
+void watch_say_bye(struct choir_comm *c, enum comm_gone how);
+/* An error for a rank that waits for one that has left; CHOIR_OK: it has not. */
+enum choir_status watch_left(struct choir_comm *c, int peer, const char *what);
 void watch_record(struct choir_comm *c, enum choir_kind kind, uint32_t signature);
 enum choir_status watch_late(void *task, uint64_t waited_ns);
 enum choir_status comm_fail(struct choir_comm *c, enum choir_status status, const char *remedy,

@@ -75,6 +75,7 @@ static enum choir_status open_host(struct choir_comm *c)
     c->host.slot_bytes = (uint64_t)knob_int(KNOB_SLOT) / BASE_LINE * BASE_LINE;
     c->host.control = watch_control;
     c->host.broke = watch_broke;
+    c->host.leave = watch_leave;
     c->host.peer_failed = watch_peer_failed;
     c->host.owner = c;
     c->gone = calloc(c->host.size, 1);

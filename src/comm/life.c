@@ -173,16 +173,6 @@ enum choir_status choir_comm_finalize(choir_comm *c)
     return choir_comm_status(c);
 }
 
-/* Every process that would hear of ours ending must know that it is no death. */
-static void say_bye(struct choir_comm *c)
-{
-    for (uint32_t r = 0; r < c->host.size; r++) {
-        struct host_peer *peer = c->host.member[r].peer;
-        if (r != c->host.rank && peer && host_peer_end(peer) && !atomic_load(&peer->failed))
-            host_control_send(&c->host, r, COMM_FRAME_BYE, (uint64_t[3]){0}, 0, NULL, 0);
-    }
-}
-
 enum choir_status choir_comm_destroy(choir_comm *c)
 {
     enum choir_status st = comm_check(c);
@@ -192,8 +182,9 @@ enum choir_status choir_comm_destroy(choir_comm *c)
         choir_comm_finalize(c);
     else if (c->host_open)
         choir_comm_abort(c);
+    watch_close(c); /* a verdict goes before the goodbye */
     if (c->host_open)
-        say_bye(c);
+        watch_say_bye(c, COMM_DESTROYED);
     comm_free(c);
     return CHOIR_OK;
 }

@@ -146,7 +146,8 @@ enum choir_status task_end(struct comm_task *t, enum choir_status st)
     if (st < CHOIR_OK && st != (enum choir_status)atomic_load(&c->host.broken) && t->begun)
         /* The others wait for what this rank will never send: the communicator is of no more use. */
         host_comm_break(&c->host, st,
-                        &(struct base_error_at){(int)c->host.rank, -1, c->host.sequence, 0, NULL},
+                        &(struct base_error_at){(int)c->host.rank, base_error_thread()->peer,
+                                                c->host.sequence, 0, NULL},
                         base_error_thread()->remedy, "%s", base_error_thread()->text);
     atomic_store_explicit(&c->served, atomic_load(&c->served) + 1, memory_order_release);
     if (st < CHOIR_OK) {

@@ -13,6 +13,8 @@
 #define CHUNK_BYTES (1u << 20)
 #define TREE_MOST_BYTES (512u << 20)
 
+static const char what[] = "an agreement of all ranks";
+
 void tree_init(struct comm_tree *t)
 {
     pthread_mutex_init(&t->lock, NULL);
@@ -60,19 +62,39 @@ static bool complete(const struct tree_part *p, uint32_t round)
     return p->data && p->round == round && p->got == p->bytes;
 }
 
+/* All ranks take part in an agreement, so all are to hear of its end, with one record. */
+static enum choir_status give_up(struct choir_comm *c, enum choir_status st)
+{
+    const struct choir_error *e = base_error_thread();
+    host_comm_break(&c->host, st,
+                    &(struct base_error_at){(int)c->host.rank, e->peer, 0, e->sys_errno, NULL},
+                    e->remedy, "%s", e->text);
+    pthread_mutex_lock(&c->host.lock); /* maybe another verdict was first */
+    *base_error_thread() = c->host.error;
+    pthread_mutex_unlock(&c->host.lock);
+    return (enum choir_status)atomic_load(&c->host.broken);
+}
+
+static enum choir_status unreached(struct choir_comm *c, uint32_t to)
+{
+    enum choir_status st = (enum choir_status)atomic_load(&c->host.member[to].peer->failed);
+    if (st == CHOIR_OK)
+        return CHOIR_IN_PROGRESS;
+    if (watch_left(c, (int)to, what) == CHOIR_OK)
+        base_error_fill(base_error_thread(), st,
+                        &(struct base_error_at){(int)c->host.rank, (int)to, 0, 0, NULL},
+                        HOST_UNREACHED_REMEDY, HOST_UNREACHED, to);
+    return give_up(c, st);
+}
+
 /* CHOIR_IN_PROGRESS: the process of `to` is not reached yet. */
 static enum choir_status send_part(struct choir_comm *c, uint32_t to, uint16_t kind, uint32_t round,
                                    const uint8_t *data, uint32_t bytes)
 {
     for (uint32_t at = 0; at < bytes;) {
         uint32_t n = base_min(CHUNK_BYTES, bytes - at);
-        if (!host_control_send(&c->host, to, kind, (uint64_t[]){round, bytes, at}, 0, data + at,
-                               n)) { /* before the first chunk: it is reached once and for all */
-            int32_t failed = atomic_load(&c->host.member[to].peer->failed);
-            return failed ? base_fail((enum choir_status)failed, HOST_UNREACHED_REMEDY,
-                                      HOST_UNREACHED, to)
-                          : CHOIR_IN_PROGRESS;
-        }
+        if (!host_control_send(&c->host, to, kind, (uint64_t[]){round, bytes, at}, 0, data + at, n))
+            return unreached(c, to); /* before the first chunk: it is reached once and for all */
         at += n;
     }
     return CHOIR_OK;
@@ -123,30 +145,6 @@ static enum choir_status go_up(struct choir_comm *c)
     return st;
 }
 
-enum choir_status tree_test(struct choir_comm *c, uint8_t **result, uint32_t *bytes)
-{
-    struct comm_tree *t = &c->tree;
-    uint32_t first = c->host.rank * TREE_CHILDREN + 1;
-    enum choir_status st = go_up(c);
-    if (st < 0)
-        return st;
-    pthread_mutex_lock(&t->lock);
-    bool here = complete(&t->down, t->round);
-    pthread_mutex_unlock(&t->lock);
-    if (!here)
-        return CHOIR_IN_PROGRESS;
-    for (; t->down_sent < children(c); t->down_sent++) {
-        st = send_part(c, first + t->down_sent, COMM_FRAME_DOWN, t->round, t->down.data,
-                       t->down.bytes);
-        if (st != CHOIR_OK)
-            return st;
-    }
-    *result = t->down.data;
-    *bytes = t->down.bytes;
-    t->down.data = NULL;
-    return CHOIR_OK;
-}
-
 int tree_waits_for(struct choir_comm *c)
 {
     struct comm_tree *t = &c->tree;
@@ -162,6 +160,39 @@ int tree_waits_for(struct choir_comm *c)
         }
     pthread_mutex_unlock(&t->lock);
     return rank;
+}
+
+/* What a rank gave came before its goodbye: asked for again after the goodbye was seen. */
+static enum choir_status waits_for_gone(struct choir_comm *c)
+{
+    int rank = tree_waits_for(c);
+    bool left = rank >= 0 && atomic_load(&c->gone[rank]) && tree_waits_for(c) == rank;
+    enum choir_status st = left ? watch_left(c, rank, what) : CHOIR_OK;
+    return st == CHOIR_OK ? CHOIR_IN_PROGRESS : give_up(c, st);
+}
+
+enum choir_status tree_test(struct choir_comm *c, uint8_t **result, uint32_t *bytes)
+{
+    struct comm_tree *t = &c->tree;
+    uint32_t first = c->host.rank * TREE_CHILDREN + 1;
+    enum choir_status st = go_up(c);
+    if (st < 0)
+        return st;
+    pthread_mutex_lock(&t->lock);
+    bool here = complete(&t->down, t->round);
+    pthread_mutex_unlock(&t->lock);
+    if (!here)
+        return waits_for_gone(c);
+    for (; t->down_sent < children(c); t->down_sent++) {
+        st = send_part(c, first + t->down_sent, COMM_FRAME_DOWN, t->round, t->down.data,
+                       t->down.bytes);
+        if (st != CHOIR_OK)
+            return st;
+    }
+    *result = t->down.data;
+    *bytes = t->down.bytes;
+    t->down.data = NULL;
+    return CHOIR_OK;
 }
 
 static void receive(struct tree_part *p, const struct choir_frame *f, const void *payload)

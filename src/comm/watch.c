@@ -34,6 +34,28 @@ static bool look_up(const struct choir_comm *c, uint64_t number, uint32_t *signa
     return atomic_load(&r->sequence) == number;
 }
 
+static enum choir_status blame(struct choir_comm *c, enum choir_status status, int peer,
+                               const char *remedy, const char *text)
+{
+    base_error_fill(base_error_thread(), status,
+                    &(struct base_error_at){(int)c->host.rank, peer, c->host.sequence, 0, NULL},
+                    remedy, "rank %u: %s", c->host.rank, text);
+    return comm_take_error(c, status);
+}
+
+enum choir_status watch_left(struct choir_comm *c, int peer, const char *what)
+{
+    char text[160];
+    int how = atomic_load(&c->gone[peer]);
+    if (how == COMM_HERE)
+        return CHOIR_OK;
+    snprintf(text, sizeof(text), "%s waits for rank %d, which has %s", what, peer,
+             how == COMM_EXITED ? "returned from main or called exit"
+                                : "destroyed its communicator");
+    return blame(c, CHOIR_ERR_PEER_DEAD, peer,
+                 "all ranks make the same calls before choir_comm_destroy or their end", text);
+}
+
 enum choir_status watch_late(void *arg, uint64_t waited_ns)
 {
     struct comm_task *t = arg;
@@ -43,10 +65,12 @@ enum choir_status watch_late(void *arg, uint64_t waited_ns)
         return CHOIR_OK;
     uint64_t now = base_now_ns();
     const char *what = plan_kind_name(t->call.kind);
-    if (atomic_load(&c->gone[peer]) && waited_ns > ASK_NS)
-        return comm_fail(c, CHOIR_ERR_PEER_DEAD,
-                         "all ranks make the same calls before choir_comm_destroy",
-                         "%s waits for rank %d, which has destroyed its communicator", what, peer);
+    /* All it sent came before its goodbye, but maybe after this operation looked: it looks once more. */
+    if (atomic_load(&c->gone[peer])) {
+        if (c->left_seen == c->host.sequence && c->left_peer == peer)
+            return watch_left(c, peer, what);
+        c->left_seen = c->host.sequence, c->left_peer = peer;
+    }
     if (waited_ns >= ASK_NS && now - c->asked_ns >= ASK_NS && t->call.kind != CHOIR_EXCHANGE) {
         c->asked_ns = now;
         host_control_send(&c->host, (uint32_t)peer, COMM_FRAME_QUERY,
@@ -58,11 +82,13 @@ enum choir_status watch_late(void *arg, uint64_t waited_ns)
         base_log(BASE_WARN, (int)c->host.rank, "%s sequence %llu has waited %.0f s for rank %d",
                  what, (unsigned long long)c->host.sequence, (double)waited_ns / 1e9, peer);
     }
-    if (waited_ns > t->limit_ns)
-        return comm_fail(c, CHOIR_ERR_TIMEOUT,
-                         "look for what keeps that rank; CHOIR_TIMEOUT sets the limit",
-                         "%s sequence %llu waited %.1f s for rank %d", what,
-                         (unsigned long long)c->host.sequence, (double)waited_ns / 1e9, peer);
+    if (waited_ns > t->limit_ns) {
+        char text[160];
+        snprintf(text, sizeof(text), "%s sequence %llu waited %.1f s for rank %d", what,
+                 (unsigned long long)c->host.sequence, (double)waited_ns / 1e9, peer);
+        return blame(c, CHOIR_ERR_TIMEOUT, peer,
+                     "look for what keeps that rank; CHOIR_TIMEOUT sets the limit", text);
+    }
     return CHOIR_OK;
 }
 
@@ -107,6 +133,14 @@ static void take_verdict(struct choir_comm *c, const struct choir_frame *f, cons
                     e.remedy, "%s", e.text);
 }
 
+/* The first word counts: a handler that runs after ours at exit may destroy. */
+static void take_bye(struct choir_comm *c, const struct choir_frame *f)
+{
+    uint8_t here = COMM_HERE, how = f->arg[0] == COMM_EXITED ? COMM_EXITED : COMM_DESTROYED;
+    atomic_compare_exchange_strong(&c->gone[f->from], &here, how);
+    host_bell_wake_own(&c->host);
+}
+
 void watch_control(struct host_comm *host, const struct choir_frame *f, void *payload)
 {
     struct choir_comm *c = host->owner;
@@ -117,8 +151,7 @@ void watch_control(struct host_comm *host, const struct choir_frame *f, void *pa
             tree_frame(c, f, payload);
             break;
         case COMM_FRAME_BYE:
-            atomic_store(&c->gone[f->from], 1);
-            host_bell_wake_own(host);
+            take_bye(c, f);
             break;
         case COMM_FRAME_VERDICT:
             take_verdict(c, f, payload);
@@ -147,6 +180,21 @@ void watch_peer_failed(struct host_comm *host, struct host_peer *peer, enum choi
                         "rank %u's process is gone: %s", r, text);
         return;
     }
+}
+
+/* Every process that would hear of ours ending must know that it is no death. */
+void watch_say_bye(struct choir_comm *c, enum comm_gone how)
+{
+    for (uint32_t r = 0; r < c->host.size; r++) {
+        struct host_peer *peer = c->host.member[r].peer;
+        if (r != c->host.rank && peer && host_peer_end(peer) && !atomic_load(&peer->failed))
+            host_control_send(&c->host, r, COMM_FRAME_BYE, (uint64_t[3]){how}, 0, NULL, 0);
+    }
+}
+
+void watch_leave(struct host_comm *host)
+{
+    watch_say_bye(host->owner, COMM_EXITED);
 }
 
 /* On the service thread. */

@@ -235,6 +235,7 @@ struct host_comm {
     /* The peer's process is gone. */
     void (*peer_failed)(struct host_comm *comm, struct host_peer *peer, enum choir_status status,
                         const char *text);
+    void (*leave)(struct host_comm *comm); /* the process ends in order */
     void (*broke)(struct host_comm *comm); /* after the first host_comm_break */
     void *owner;
 };

@@ -135,20 +135,41 @@ void process_arrived(void *context, void *cookie, const struct choir_frame *fram
     }
 }
 
-void peers_tell_death(struct host_peer *peer, enum choir_status status, const char *text)
+/* All communicators, counted as used: each is put, and the list freed, by the caller. NULL: no memory. */
+static struct host_comm **get_comms(uint32_t *count)
 {
+    uint32_t n = 0;
     pthread_mutex_lock(&lock);
     struct host_comm **list = malloc((comm_count + 1) * sizeof(struct host_comm *));
-    uint32_t n = 0;
     for (uint32_t i = 0; list && i < COMM_BUCKETS; i++)
         for (struct host_comm *c = comms[i]; c; c = c->next)
             atomic_fetch_add(&c->users, 1), list[n++] = c;
     pthread_mutex_unlock(&lock);
+    *count = n;
+    return list;
+}
+
+/* Without memory: waits end by their deadline. */
+void peers_tell_death(struct host_peer *peer, enum choir_status status, const char *text)
+{
+    uint32_t n;
+    struct host_comm **list = get_comms(&n);
     for (uint32_t i = 0; i < n; i++) {
         list[i]->peer_failed(list[i], peer, status, text);
         put_comm(list[i]);
     }
-    free(list); /* without memory: waits end by their deadline */
+    free(list);
+}
+
+void peers_say_goodbye(void)
+{
+    uint32_t n;
+    struct host_comm **list = get_comms(&n);
+    for (uint32_t i = 0; i < n; i++) {
+        list[i]->leave(list[i]);
+        put_comm(list[i]);
+    }
+    free(list);
 }
 
 struct host_bell_box *peers_hold_bell(uint64_t key, uint32_t rank)

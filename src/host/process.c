@@ -7,6 +7,7 @@
 #include "base/knob.h"
 #include "host/transports.h"
 #include <linux/membarrier.h>
+#include <sched.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -194,6 +195,30 @@ static void close_in_child(void)
     users = 0;
 }
 
+/* The process calls exit, or returned from main, and communicators are left. Their goodbye is said and brought on its way;
+ * nothing is ended or freed: other threads go on until the very end, and a later handler may still destroy. */
+#define EXIT_NS 1000000000u
+static pid_t opener; /* not a child of it that no fork handler saw */
+static void leave_at_exit(void)
+{
+    if (getpid() != opener ||
+        pthread_mutex_trylock(&life)) /* held: the last one is going just now */
+        return;
+    if (users && host_process.opened) {
+        peers_say_goodbye();
+        for (uint64_t until = base_now_ns() + EXIT_NS; base_now_ns() < until; sched_yield()) {
+            bool left = false;
+            for (uint32_t i = 0; i < host_process.transports; i++)
+                left |= host_process.transport[i].ops->flush(host_process.transport[i].t) ==
+                        CHOIR_IN_PROGRESS;
+            if (!left)
+                break;
+            host_progress();
+        }
+    }
+    pthread_mutex_unlock(&life);
+}
+
 enum choir_status host_start(void)
 {
     static bool once;
@@ -208,9 +233,12 @@ enum choir_status host_start(void)
                        "libsodium does not start");
         goto err_users;
     }
-    if (!once)
+    if (!once) {
         pthread_atfork(NULL, NULL, close_in_child);
+        atexit(leave_at_exit);
+    }
     once = true;
+    opener = getpid();
     randombytes_buf(host_process.id.bytes, sizeof(host_process.id.bytes));
     const char *host = topo_get()->host_id;
     host_process.host_key = base_hash(host, strlen(host), 0);

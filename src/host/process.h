@@ -13,6 +13,7 @@ void process_arrived(void *context, void *cookie, const struct choir_frame *fram
 void process_failed(void *context, void *cookie, enum choir_status status, int sys_errno,
                     const char *text);
 void peers_tell_death(struct host_peer *peer, enum choir_status status, const char *text);
+void peers_say_goodbye(void); /* to the peers of all communicators: this process ends */
 void reach_disconnect(struct host_peer *peer);
 void process_disconnect(void); /* from every process; no communicator is left */
 void process_forget(void);     /* frees peers and early frames; transports are closed */

@@ -54,6 +54,11 @@ static enum choir_status no_wake(struct choir_endpoint *e)
     (void)e;
     return CHOIR_ERR_UNSUPPORTED;
 }
+static enum choir_status no_flush(struct choir_transport *t)
+{
+    (void)t;
+    return CHOIR_OK;
+}
 static uint32_t no_progress(struct choir_transport *t)
 {
     (void)t;
@@ -70,6 +75,7 @@ bool transports_complete(const struct choir_transport_ops *from, struct choir_tr
                                        .read = no_read,
                                        .caps = no_caps,
                                        .wake = no_wake,
+                                       .flush = no_flush,
                                        .progress = no_progress};
     /* Entries are pointers from `name` on; a table of an older, shorter version leaves the rest as it is. */
     size_t first = offsetof(struct choir_transport_ops, name),

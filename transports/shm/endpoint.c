@@ -107,6 +107,19 @@ enum choir_status shm_wake(struct choir_endpoint *ep)
     return CHOIR_OK;
 }
 
+enum choir_status shm_flushed(struct choir_transport *t)
+{
+    bool left = false;
+    pthread_mutex_lock(&t->lock);
+    for (struct choir_endpoint *ep = t->endpoints; ep && !left; ep = ep->next) {
+        pthread_mutex_lock(&ep->lock);
+        left = atomic_load(&ep->state) == SHM_UP && ep->out_first && !ep->broken;
+        pthread_mutex_unlock(&ep->lock);
+    }
+    pthread_mutex_unlock(&t->lock);
+    return left ? CHOIR_IN_PROGRESS : CHOIR_OK;
+}
+
 static uint32_t accept_one(struct choir_transport *t)
 {
     char text[120];

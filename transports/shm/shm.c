@@ -312,6 +312,7 @@ const struct choir_transport_ops choir_transport_shm = {
     .read = shm_read,
     .send = shm_send,
     .wake = shm_wake,
+    .flush = shm_flushed,
     .progress = progress,
     .disconnect = shm_disconnect,
     .close = close_transport,

@@ -200,6 +200,7 @@ void shm_set_up(struct choir_endpoint *ep); /* the hello succeeded; ep->lock hel
 enum choir_status shm_connected(struct choir_endpoint *ep);
 uint32_t shm_caps(struct choir_endpoint *ep);
 enum choir_status shm_wake(struct choir_endpoint *ep);
+enum choir_status shm_flushed(struct choir_transport *t);
 void shm_disconnect(struct choir_endpoint *ep);
 uint32_t shm_accept(struct choir_transport *t);
 void shm_serve(struct choir_endpoint *ep, uint32_t events);

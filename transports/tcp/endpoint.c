@@ -323,6 +323,20 @@ void tcp_endpoint_close(struct choir_endpoint *e)
         tcp_drive_end(t);
 }
 
+enum choir_status tcp_endpoint_flushed(struct choir_transport *t)
+{
+    bool left = false;
+    tcp_acquire(&t->lock);
+    for (size_t i = 0; i < TCP_BUCKETS && !left; i++)
+        for (struct choir_endpoint *e = t->bucket[i]; e && !left; e = e->next) {
+            tcp_acquire(&e->lock);
+            left = atomic_load(&e->state) == EP_UP && e->item_head != e->item_tail;
+            tcp_release(&e->lock);
+        }
+    tcp_release(&t->lock);
+    return left ? CHOIR_IN_PROGRESS : CHOIR_OK;
+}
+
 static bool flushed(const struct choir_endpoint *e, uint64_t now)
 {
     if (e->queued)

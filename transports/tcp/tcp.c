@@ -451,6 +451,7 @@ const struct choir_transport_ops choir_transport_tcp = {
     .connect = connect_peer,
     .connected = connected,
     .send = tcp_send_frame,
+    .flush = tcp_endpoint_flushed,
     .progress = progress,
     .disconnect = tcp_endpoint_close,
     .close = close_transport,

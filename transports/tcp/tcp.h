@@ -358,7 +358,8 @@ void tcp_endpoint_install(struct choir_endpoint *e, struct tcp_conn *c, uint64_t
 void tcp_endpoint_lost(struct tcp_slot *s, int sys_errno);
 void tcp_endpoint_fail(struct choir_endpoint *e, enum choir_status status, int sys_errno,
                        const char *format, ...) __attribute__((format(printf, 4, 5)));
-void tcp_endpoint_close(struct choir_endpoint *e); /* disconnect() */
+void tcp_endpoint_close(struct choir_endpoint *e);                 /* disconnect() */
+enum choir_status tcp_endpoint_flushed(struct choir_transport *t); /* all is acknowledged */
 void tcp_endpoint_tick(struct choir_transport *t, uint64_t now);
 void tcp_endpoint_free(struct choir_endpoint *e);
 void tcp_endpoint_own(struct choir_endpoint *e);
