@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What goes wrong from outside: a rank killed at any moment, one stopped for a while, garbage thrown at the ports of a running job,
- * abort while another thread waits; and that making and destroying many communicators leaves nothing behind.
+ * What goes wrong from outside, over shm and over tcp: a rank killed at any moment, stopped for a while or for good; garbage
+ * thrown at the sockets of a running job; abort while another thread waits. Those who are left go on without the lost rank.
  */
 #include "tests/lib/ranks.h"
 #include "tests/lib/test.h"
@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static struct choir_id id;
@@ -48,6 +49,17 @@ static enum choir_status one_call(choir_comm *c, int rank, int size, uint64_t x,
     }
 }
 
+/* The survivors go on. */
+static void go_on_without(choir_comm *c, int lost, int size)
+{
+    choir_comm *less;
+    int one = 1, sum = 0;
+    CHECK_OK(choir_comm_shrink(c, &lost, 1, NULL, &less));
+    CHECK_OK(choir_all_reduce(less, &one, &sum, 1, CHOIR_INT32, CHOIR_SUM, NULL));
+    CHECK_EQ(sum, size - 1);
+    CHECK_OK(choir_comm_destroy(less));
+}
+
 /* Calls without end; a survivor must be told who died, in time. */
 static void worker(int rank, int size, uint64_t seed)
 {
@@ -68,6 +80,7 @@ static void worker(int rank, int size, uint64_t seed)
     if (took > 3000)
         FAIL("rank %d of %d heard after %" PRIu64 " ms", rank, size, took);
     CHECK_EQ(choir_barrier(c, NULL), CHOIR_ERR_PEER_DEAD);
+    go_on_without(c, shared->victim, size);
     CHECK_OK(choir_comm_destroy(c));
     free(in);
     free(out);
@@ -166,22 +179,90 @@ static void stopped(void)
     }
 }
 
-/* Listening tcp ports of a process: its sockets' inodes looked up in /proc/net/tcp and tcp6. */
-static int ports_of(pid_t pid, uint16_t *port, int most)
+/* Never continued: a line of the log names it, then the deadline passes, and the others go on while it stands still. */
+static void silent_rank(int rank, int size, void *arg)
 {
-    char path[64], line[512], name[64];
-    uint64_t inode[256];
-    int n = 0, inodes = 0;
+    choir_comm *c;
+    float x = 1, y;
+    CHECK_OK(choir_comm_create(&id, rank, size, NULL, &c));
+    CHECK_OK(choir_barrier(c, NULL));
+    shared->calls[rank] = 1;
+    if (rank == 1)
+        raise(SIGSTOP);
+    enum choir_status st = choir_all_reduce(c, &x, &y, 1, CHOIR_FLOAT32, CHOIR_SUM, NULL);
+    struct choir_error e = {.bytes = sizeof(e)};
+    CHECK_OK(choir_comm_last_error(c, &e));
+    if (st != CHOIR_ERR_TIMEOUT || !strstr(e.text, "for rank 1"))
+        FAIL("rank %d over %s: %s: %s", rank, (const char *)arg, choir_status_name(st), e.text);
+    go_on_without(c, 1, size);
+    CHECK_OK(choir_comm_destroy(c));
+}
+
+static bool log_says(const char *path, const char *what)
+{
+    char line[512];
+    bool found = false;
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof(line), f))
+        found |= strstr(line, what) != NULL;
+    if (f)
+        fclose(f);
+    return found;
+}
+
+static void silent(void)
+{
+    char file[] = "/tmp/choir-faults-XXXXXX", log[64];
+    int fd = mkstemp(file);
+    CHECK_LE(0, fd);
+    close(fd);
+    snprintf(log, sizeof(log), "CHOIR_LOG_FILE=%s", file);
+    for (int over = 0; over < 2; over++) {
+        const char *name = over ? "tcp" : "shm", *const env[] = {
+                                                     "CHOIR_LATE=400ms", "CHOIR_TIMEOUT=1500ms",
+                                                     log, over ? tcp[0] : "CHOIR_LOG=warn", NULL};
+        pid_t pid[3];
+        memset(shared, 0, sizeof(*shared));
+        test_id(&id);
+        CHECK_EQ(truncate(file, 0), 0);
+        for (int r = 0; r < 3; r++)
+            if (!(pid[r] = test_fork(env))) {
+                silent_rank(r, 3, (void *)(uintptr_t)name);
+                _exit(0);
+            }
+        CHECK_EQ(test_reap(pid[0], 15000), 0);
+        CHECK_EQ(test_reap(pid[2], 15000), 0);
+        kill(pid[1], SIGKILL);
+        CHECK_EQ(test_reap(pid[1], 5000), 128 + SIGKILL);
+        if (!log_says(file, "for rank 1"))
+            FAIL("over %s: no line of the log names rank 1", name);
+    }
+    unlink(file);
+}
+
+static int sockets_of(pid_t pid, uint64_t *inode, int most)
+{
+    char path[64], name[64];
+    int inodes = 0;
     snprintf(path, sizeof(path), "/proc/%d/fd", pid);
     DIR *d = opendir(path);
     for (struct dirent *e; d && (e = readdir(d));) {
         ssize_t got = readlinkat(dirfd(d), e->d_name, name, sizeof(name) - 1);
         name[got > 0 ? got : 0] = 0;
-        if (inodes < 256 && !strncmp(name, "socket:[", 8))
+        if (inodes < most && !strncmp(name, "socket:[", 8))
             inode[inodes++] = strtoull(name + 8, NULL, 10);
     }
     if (d)
         closedir(d);
+    return inodes;
+}
+
+/* Listening tcp ports of a process: its sockets' inodes looked up in /proc/net/tcp and tcp6. */
+static int ports_of(pid_t pid, uint16_t *port, int most)
+{
+    char line[512];
+    uint64_t inode[256];
+    int n = 0, inodes = sockets_of(pid, inode, 256);
     for (int v = 0; v < 2; v++) {
         FILE *f = fopen(v ? "/proc/net/tcp6" : "/proc/net/tcp", "r");
         while (f && fgets(line, sizeof(line), f)) {
@@ -201,16 +282,37 @@ static int ports_of(pid_t pid, uint16_t *port, int most)
     return n;
 }
 
-static bool throw_at(uint16_t port, uint64_t seed)
+/* The abstract name of the process's listening unix socket. */
+static bool unix_name_of(pid_t pid, struct sockaddr_un *to, socklen_t *bytes)
+{
+    char line[512], name[120];
+    uint64_t inode[256];
+    unsigned long long is;
+    unsigned flags;
+    bool found = false;
+    int inodes = sockets_of(pid, inode, 256);
+    FILE *f = fopen("/proc/net/unix", "r");
+    while (f && !found && fgets(line, sizeof(line), f)) {
+        if (sscanf(line, "%*s %*s %*s %x %*s %*s %llu @%107s", &flags, &is, name) != 3 ||
+            !(flags & 0x10000)) /* __SO_ACCEPTCON */
+            continue;
+        for (int i = 0; i < inodes; i++)
+            found |= inode[i] == is;
+    }
+    if (f)
+        fclose(f);
+    *to = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (found)
+        memcpy(to->sun_path + 1, name, strlen(name));
+    *bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (found ? strlen(name) : 0));
+    return found;
+}
+
+static bool throw_at(const void *to, socklen_t bytes, uint64_t seed)
 {
     uint8_t junk[4096];
-    bool v6 = seed & 1;
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
-    struct sockaddr_in6 b = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
-    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    b.sin6_addr = in6addr_loopback;
-    int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
-    if (fd < 0 || connect(fd, v6 ? (void *)&b : (void *)&a, v6 ? sizeof(b) : sizeof(a))) {
+    int fd = socket(((const struct sockaddr *)to)->sa_family, SOCK_STREAM, 0);
+    if (fd < 0 || connect(fd, to, bytes)) {
         if (fd >= 0)
             close(fd);
         return false;
@@ -221,38 +323,55 @@ static bool throw_at(uint16_t port, uint64_t seed)
         memset(junk, seed % 2 ? 0xff : 0, sizeof(junk));
     if (seed % 5 == 1)
         memcpy(junk, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27);
-    (void)!send(fd, junk, 1 + seed % sizeof(junk), MSG_NOSIGNAL);
+    (void)!send(fd, junk, 1 + seed % sizeof(junk), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (seed % 3)
         test_sleep_ms(1);
     close(fd);
     return true;
 }
 
+static bool throw_at_port(uint16_t port, uint64_t seed)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in6 b = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    b.sin6_addr = in6addr_loopback;
+    return seed & 1 ? throw_at(&b, sizeof(b), seed) : throw_at(&a, sizeof(a), seed);
+}
+
+static int throw_at_rank(pid_t pid, bool over_tcp, uint64_t seed)
+{
+    uint16_t port[32];
+    struct sockaddr_un name;
+    socklen_t bytes;
+    int n = ports_of(pid, port, 32), thrown = 0;
+    for (int i = 0; over_tcp && i < n; i++)
+        thrown += throw_at_port(port[i], test_mix(seed + (uint64_t)i));
+    if (!over_tcp && unix_name_of(pid, &name, &bytes))
+        thrown += throw_at(&name, bytes, test_mix(seed));
+    return thrown;
+}
+
 static void garbage(void)
 {
-    pid_t pid[3];
-    int thrown = 0;
-    start_steady(3, tcp, pid);
-    uint64_t until = test_now_ms() + 1500, before = shared->calls[0];
-    for (uint64_t k = test_seed(); test_now_ms() < until; k++)
-        for (int r = 0; r < 3; r++) {
-            uint16_t port[32];
-            int n = ports_of(pid[r], port, 32);
-            for (int i = 0; i < n; i++)
-                thrown += throw_at(port[i], test_mix(k * 64 + (uint64_t)(r * 32 + i)));
-        }
+    for (int over = 0; over < 2; over++) {
+        pid_t pid[3];
+        int thrown = 0;
+        start_steady(3, over ? tcp : shm, pid);
+        uint64_t until = test_now_ms() + 1500, before = shared->calls[0];
+        for (uint64_t k = test_seed(); test_now_ms() < until; k++)
+            for (int r = 0; r < 3; r++)
+                thrown += throw_at_rank(pid[r], over, k * 64 + (uint64_t)r * 16);
+        CHECK_LT(0, thrown);
+        CHECK_LT(before, shared->calls[0]);
+        end_steady(3, pid);
+    }
     /* The rendezvous' port. */
-    uint16_t port[32];
-    struct choir_id other;
-    int n = ports_of(test_id(&other), port, 32), here = 0;
+    pid_t server = test_id(&id);
+    int thrown = 0;
     for (uint64_t k = 0; k < 100; k++)
-        for (int i = 0; i < n; i++)
-            here += throw_at(port[i], test_mix(k * 32 + (uint64_t)i));
+        thrown += throw_at_rank(server, true, k * 32);
     CHECK_LT(0, thrown);
-    CHECK_LT(0, here);
-    CHECK_LT(before, shared->calls[0]);
-    end_steady(3, pid);
-    id = other;
     test_ranks(2, tcp, steady_rank, NULL); /* stop is still set: one operation */
 }
 
@@ -295,116 +414,10 @@ static void aborts(void)
     }
 }
 
-static choir_comm *at_exit[2];
-
-static void destroy_at_exit(void)
-{
-    for (int i = 0; i < 2; i++)
-        if (choir_comm_destroy(at_exit[i]) != CHOIR_OK)
-            _exit(3);
-}
-
-/* Children before or after parents, by atexit, or not at all. */
-static void orders_rank(int rank, int size, void *arg)
-{
-    int way = *(int *)arg;
-    choir_comm *c, *half, *all;
-    CHECK_OK(choir_comm_create(&id, rank, size, NULL, &c));
-    CHECK_OK(choir_comm_split(c, rank % 2, 0, NULL, &half));
-    CHECK_OK(choir_comm_split(c, 0, -rank, NULL, &all));
-    enum choir_status st = choir_barrier(all, NULL);
-    if (st != CHOIR_OK)
-        FAIL("way %d: rank %d: %s", way, rank, choir_status_name(st));
-    if (way == 0 || way == 1) {
-        CHECK_OK(choir_comm_destroy(way ? half : c));
-        CHECK_OK(choir_comm_destroy(all));
-        CHECK_OK(choir_comm_destroy(way ? c : half));
-    } else if (way == 2) {
-        at_exit[0] = c, at_exit[1] = all;
-        CHECK_EQ(atexit(destroy_at_exit), 0);
-        exit(0);
-    } else {
-        test_sleep_ms(200); /* an end without destroy is a death to who still waits */
-        exit(0);
-    }
-}
-
-static void orders(void)
-{
-    for (int way = 0; way < 4; way++)
-        for (int over = 0; over < 2; over++) {
-            test_id(&id);
-            test_ranks(4, over ? tcp : shm, orders_rank, &way);
-        }
-}
-
-static int open_fds(void)
-{
-    DIR *d = opendir("/proc/self/fd");
-    int n = 0;
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
-
-static long resident_kib(void)
-{
-    long pages = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    CHECK(f && fscanf(f, "%*d %ld", &pages) == 1);
-    fclose(f);
-    return pages * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
-static void cycles_rank(int rank, int size, void *arg)
-{
-    (void)arg;
-    choir_comm *c, *child;
-    int fds = 0;
-    long kib = 0, sum = 0;
-    CHECK_OK(choir_comm_create(&id, rank, size, NULL, &c));
-    for (int i = 0; i < 200; i++) {
-        CHECK_OK(choir_comm_split(c, 0, i % 2 ? rank : -rank, NULL, &child));
-        float x[3000] = {1}, y[3000];
-        CHECK_OK(choir_all_reduce(child, x, y, i % 2 ? 1 : 3000, CHOIR_FLOAT32, CHOIR_SUM, NULL));
-        sum += (long)y[0];
-        CHECK_OK(choir_comm_destroy(child));
-        if (i == 50)
-            fds = open_fds(), kib = resident_kib();
-    }
-    CHECK_EQ(sum, 200 * size);
-    CHECK_LE(open_fds(), fds + 4);
-    if (!TEST_SANITIZED && resident_kib() > kib + 4096)
-        FAIL("rank %d grew from %ld to %ld KiB", rank, kib, resident_kib());
-    CHECK_OK(choir_comm_destroy(c));
-}
-
-static void cycles(void)
-{
-    for (int over = 0; over < 2; over++) {
-        test_id(&id);
-        test_ranks(2, over ? tcp : shm, cycles_rank, NULL);
-    }
-    /* Whole creations, alone in the process: everything starts and ends each time. */
-    int fds = 0;
-    for (int i = 0; i < 60; i++) {
-        choir_comm *c;
-        CHECK_OK(choir_id_create(&id));
-        CHECK_OK(choir_comm_create(&id, 0, 1, NULL, &c));
-        CHECK_OK(choir_barrier(c, NULL));
-        CHECK_OK(choir_comm_destroy(c));
-        if (i == 20)
-            test_sleep_ms(50), fds = open_fds();
-    }
-    test_sleep_ms(50);
-    CHECK_LE(open_fds(), fds + 4);
-}
-
 int main(int argc, char **argv)
 {
-    static const struct test_case cases[] = {TEST(killed), TEST(stopped), TEST(garbage),
-                                             TEST(aborts), TEST(orders),  TEST(cycles)};
+    static const struct test_case cases[] = {TEST(killed), TEST(stopped), TEST(silent),
+                                             TEST(garbage), TEST(aborts)};
     argc = test_long_main(argc, argv);
     shared = test_shared(sizeof(*shared));
     signal(SIGPIPE, SIG_IGN);
