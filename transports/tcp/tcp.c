@@ -246,6 +246,9 @@ static enum choir_status connect_peer(struct choir_transport *t, const struct ch
         return base_fail(CHOIR_ERR_ARGUMENT, "", "that is not the tcp address of this process");
     bool same_host = a.host == t->host_hash;
     size_t n = tcp_net_interfaces(&t->filter, own, base_count(own));
+    if (!n) /* none is up just now, or no descriptor is left to ask with */
+        return base_fail(CHOIR_ERR_NETWORK, "see CHOIR_SOCKET_IFNAME and ulimit -n",
+                         "no interface was found to connect from");
     if (!memcmp(peer, &t->host->self, sizeof(*peer)) ||
         !tcp_net_pairs(own, n, &a, same_host, &pair, 1))
         return CHOIR_ERR_UNSUPPORTED;
