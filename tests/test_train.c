@@ -2,6 +2,8 @@
 /* The training example: any number of ranks follows the loss curve of one rank, and the loss falls. */
 #include "tests/lib/program.h"
 #include "tests/lib/test.h"
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static char output[16384], curve[64];
@@ -56,4 +58,20 @@ static void hello(void)
     CHECK_STR(output, "rank 0 of 1: the sum is 0\n");
 }
 
-TEST_MAIN(TEST(same_curve), TEST(other_curve), TEST(hello))
+/* A program that says nothing of its errors still shows what was wrong with the environment. */
+static void wrong_environment(void)
+{
+    static const char *const wrong[][2] = {{"CHOIR_TIMEOUT", "-3"},
+                                           {"CHOIR_LOG", "loud"},
+                                           {"CHOIR_SLOT", "1K"},
+                                           {"CHOIR_TRANSPORTS", "shn"}};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        setenv(wrong[i][0], wrong[i][1], 1);
+        CHECK_EQ(test_program(30, output, sizeof(output), "hello", "%s", ""), 1);
+        if (!strstr(output, wrong[i][0]) || !strstr(output, wrong[i][1]))
+            FAIL("%s=%s: \"%s\"", wrong[i][0], wrong[i][1], output);
+        unsetenv(wrong[i][0]);
+    }
+}
+
+TEST_MAIN(TEST(same_curve), TEST(other_curve), TEST(hello), TEST(wrong_environment))

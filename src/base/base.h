@@ -74,6 +74,8 @@ enum choir_status base_error_fill(struct choir_error *error, enum choir_status s
                                   const struct base_error_at *at, const char *remedy,
                                   const char *text, ...) __attribute__((format(printf, 5, 6)));
 struct choir_error *base_error_thread(void); /* this thread's record */
+/* Logs this thread's record at error level, unless it was: for what the program's user caused, not its author. */
+void base_error_say(void);
 /* base_fail(status, "remedy", "text", ...): fills the thread's record, returns status. */
 #define base_fail(status, remedy, ...)                                                             \
     base_error_fill(base_error_thread(), status, &(struct base_error_at){-1, -1, 0, 0, NULL},      \

@@ -32,7 +32,7 @@ static enum base_level level_of(enum choir_status status)
     return status > CHOIR_ERR_PEER_DEAD || status == CHOIR_ERR_FORKED ? BASE_INFO : BASE_ERROR;
 }
 
-static void log_record(const struct choir_error *e)
+static void log_record(const struct choir_error *e, enum base_level level)
 {
     char peer[24] = "", sequence[40] = "", system[80] = "";
     if (e->peer >= 0)
@@ -41,9 +41,9 @@ static void log_record(const struct choir_error *e)
         snprintf(sequence, sizeof(sequence), " sequence %llu", (unsigned long long)e->sequence);
     if (e->sys_errno)
         snprintf(system, sizeof(system), " (%s)", strerrordesc_np(e->sys_errno));
-    base_log_write(level_of(e->status), e->rank, "%s:%s%s%s%s %s%s%s%s",
-                   choir_status_name(e->status), e->transport[0] ? " " : "", e->transport, peer,
-                   sequence, e->text, system, e->remedy[0] ? "; " : "", e->remedy);
+    base_log_write(level, e->rank, "%s:%s%s%s%s %s%s%s%s", choir_status_name(e->status),
+                   e->transport[0] ? " " : "", e->transport, peer, sequence, e->text, system,
+                   e->remedy[0] ? "; " : "", e->remedy);
 }
 
 enum choir_status base_error_fill(struct choir_error *error, enum choir_status status,
@@ -68,7 +68,15 @@ enum choir_status base_error_fill(struct choir_error *error, enum choir_status s
         snprintf(e.transport, sizeof(e.transport), "%s", at->transport);
     *error = e;
     if ((int)level_of(status) <= atomic_load_explicit(&base_log_level, memory_order_relaxed))
-        log_record(error);
+        log_record(error, level_of(status));
     errno = saved;
     return status;
+}
+
+void base_error_say(void)
+{
+    const struct choir_error *e = base_error_thread();
+    int shown = atomic_load_explicit(&base_log_level, memory_order_relaxed);
+    if (shown >= (int)BASE_ERROR && (int)level_of(e->status) > shown)
+        log_record(e, BASE_ERROR);
 }

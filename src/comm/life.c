@@ -136,10 +136,8 @@ enum choir_status choir_comm_create(const struct choir_id *id, int rank, int siz
     return create(id, (uint32_t)rank, (uint32_t)size, config, comm);
 }
 
-enum choir_status choir_comm_create_auto(const struct choir_config *config, choir_comm **comm)
+static enum choir_status create_auto(const struct choir_config *config, struct choir_comm **comm)
 {
-    if (!comm)
-        return base_fail(CHOIR_ERR_POINTER, "pass where to put the handle", "comm is NULL");
     enum choir_status st = knob_load();
     if (st != CHOIR_OK)
         return st;
@@ -153,6 +151,16 @@ enum choir_status choir_comm_create_auto(const struct choir_config *config, choi
         return st;
     st = create(&launch.id, launch.rank, launch.size, config, comm);
     sodium_memzero(&launch, sizeof(launch));
+    return st;
+}
+
+enum choir_status choir_comm_create_auto(const struct choir_config *config, choir_comm **comm)
+{
+    if (!comm)
+        return base_fail(CHOIR_ERR_POINTER, "pass where to put the handle", "comm is NULL");
+    enum choir_status st = create_auto(config, comm);
+    if (st < 0) /* launcher and environment decide here: who set them may see no more than this */
+        base_error_say();
     return st;
 }
 
