@@ -251,7 +251,9 @@ static const struct ranking *ranking_of(struct plan_table *t, const struct choir
         rank_unpriced(t, key.kind, r);
     } else {
         struct choir_shape s = class_shape(t, shape, &key);
+        uint64_t *counts = plan_shape_even(&s); /* NULL: no v-form */
         rank_candidates(t, &s, r);
+        free(counts);
     }
     return t->ranking[t->rankings++] = r;
 }

@@ -175,6 +175,20 @@ void plan_shape_init(struct choir_shape *shape, enum choir_kind kind, uint32_t r
                                   .window = PLAN_WINDOW};
 }
 
+uint64_t *plan_shape_even(struct choir_shape *s)
+{
+    uint64_t *count = kinds[s->kind].v ? malloc(s->ranks * sizeof(*count)) : NULL;
+    for (uint32_t r = 0; count && r < s->ranks; r++)
+        count[r] = s->count;
+    if (kinds[s->kind].v && !count)
+        base_fail(CHOIR_ERR_NO_MEMORY, "describe a smaller job", "no memory for %u counts",
+                  s->ranks);
+    s->in_count = s->out_count = count;
+    s->in_offset = s->out_offset = NULL;
+    s->in_parts = s->out_parts = 0;
+    return count;
+}
+
 enum shape_holds shape_holds(const struct choir_shape *shape, unsigned buf)
 {
     return buf == CHOIR_IN ? kinds[shape->kind].in : kinds[shape->kind].out;

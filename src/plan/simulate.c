@@ -309,15 +309,9 @@ static enum choir_status price_v(const char *algorithm, const struct choir_shape
                                  struct plan_price *price)
 {
     struct choir_shape s = *shape;
-    uint64_t *count = malloc(s.ranks * sizeof(*count));
+    uint64_t *count = plan_shape_even(&s);
     if (!count)
-        return base_fail(CHOIR_ERR_NO_MEMORY, "price a smaller job", "no memory for %u counts",
-                         s.ranks);
-    for (uint32_t r = 0; r < s.ranks; r++)
-        count[r] = s.count;
-    s.in_count = s.out_count = count;
-    s.in_offset = s.out_offset = NULL;
-    s.in_parts = s.out_parts = 0;
+        return CHOIR_ERR_NO_MEMORY;
     enum choir_status status = price_auto(algorithm, &s, cluster, how, price);
     free(count);
     return status;
