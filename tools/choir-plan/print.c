@@ -37,10 +37,12 @@ static void print_head(const struct ask *ask, const struct choir_shape *s)
 {
     char size[32];
     const struct choir_layout *l = ask->layout;
-    printf("%s, %s (%llu %s", plan_kind_name((enum choir_kind)s->kind),
-           size_text(shape_bytes(s), size), (unsigned long long)s->count,
-           choir_type_name(ask->type));
-    printf("%s), %u ranks on ", shape_bytes(s) > s->count * s->type_bytes ? " each" : "", l->ranks);
+    printf("%s, ", plan_kind_name((enum choir_kind)s->kind));
+    if (s->kind != CHOIR_BARRIER)
+        printf("%s (%llu %s%s), ", size_text(shape_bytes(s), size), (unsigned long long)s->count,
+               choir_type_name(ask->type),
+               shape_bytes(s) > s->count * s->type_bytes ? " each" : "");
+    printf("%u ranks on ", l->ranks);
     if (l->hosts == 1)
         printf("%s", ask->here ? "this machine" : "one host");
     else
@@ -53,17 +55,31 @@ static void print_head(const struct ask *ask, const struct choir_shape *s)
 static void print_row(const struct answer *a, uint32_t i)
 {
     const struct plan_candidate *c = &a->list[i];
-    char time[32], host[32], net[32];
-    if (c->status != CHOIR_OK) {
-        printf("  %-46s %12s\n", c->name, "not for this");
-        return;
-    }
     const struct plan_price *p = &c->price;
+    char time[32], host[32], net[32];
     printf("%c %-46s %12s %7.2f %12llu %12s %12s%s\n", i == a->chosen ? '*' : ' ', c->name,
            time_text(p->time_ns, time),
            a->list[a->chosen].price.time_ns > 0 ? p->time_ns / a->list[a->chosen].price.time_ns : 1,
            (unsigned long long)p->messages, size_text(p->bytes[PLAN_LINK_HOST], host),
            size_text(p->bytes[PLAN_LINK_NET], net), p->sampled ? "  sampled" : "");
+}
+
+/* Candidates that have no plan for this shape: a list below the table. */
+static void print_others(const struct answer *a)
+{
+    size_t column = 0;
+    for (uint32_t i = 0; i < a->count; i++) {
+        const char *name = a->list[i].name;
+        if (a->list[i].status == CHOIR_OK)
+            continue;
+        if (!column)
+            column = (size_t)printf("\n  not for this shape:");
+        else if (column + strlen(name) + 1 > 100)
+            column = (size_t)printf("\n   ") - 1;
+        column += (size_t)printf(" %s", name);
+    }
+    if (column)
+        printf("\n");
 }
 
 struct named_share {
@@ -98,7 +114,9 @@ void print_answer(const struct ask *ask, const struct answer *a)
     printf("  %-46s %12s %7s %12s %12s %12s\n", "algorithm", "predicted", "ratio", "messages",
            "in hosts", "between");
     for (uint32_t i = 0; i < a->count; i++)
-        print_row(a, i);
+        if (a->list[i].status == CHOIR_OK)
+            print_row(a, i);
+    print_others(a);
     printf("\n%s %s: ", ask->algorithm ? "asked for" : "chosen", c->name);
     if (a->runner_up == UINT32_MAX)
         printf("there is no other\n");
