@@ -15,6 +15,8 @@ JOBS     ?= $(shell nproc)
 CPPFLAGS += -D_GNU_SOURCE -DCHOIR_BUILDING -Iinclude -Isrc -I.
 # No contraction to fused multiply-add: results are equal on all processors.
 CFLAGS_ALL = -std=c11 $(OPT) $(WARN) -ffp-contract=off -fPIC -fvisibility=hidden -MMD -MP $(CFLAGS)
+# Plug-ins find the builder in the program that loads them.
+EXPORT    = -rdynamic
 LIBS     ?= -lhwloc -lsodium -lpthread -ldl -lm
 VERSION  := $(shell awk '/define CHOIR_VERSION_(MAJOR|MINOR|PATCH)/ { v = v s $$3; s = "." } END { print v }' include/choir.h)
 SONAME   := libchoir.so.$(firstword $(subst ., ,$(VERSION)))
@@ -59,17 +61,23 @@ $(BUILD)/libchoir.so: $(LIB_OBJ) src/choir.map
 $(foreach t,$(TOOLS),$(eval $(t): $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/$(notdir $(t))/*.c))))
 $(BUILD)/bin/%: $(BUILD)/obj/tools/%.o $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDFLAGS)
+	$(CC) $(EXPORT) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDFLAGS)
 $(BUILD)/bin/%: $(BUILD)/obj/perf/%.o $(PERF_LIB) $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(LIBS) $(LDFLAGS)
+	$(CC) $(EXPORT) -o $@ $^ $(LIBS) $(LDFLAGS)
 $(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(LIBS) $(LDFLAGS)
+	$(CC) $(EXPORT) -o $@ $^ $(LIBS) $(LDFLAGS)
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDFLAGS)
 $(BUILD)/tests/test_choir_plan: $(BUILD)/bin/choir-plan
+# An algorithm from outside: the public header, and no library.
+$(BUILD)/tests/plugin/%.so: tests/plugin/%.c include/choir_algorithm.h include/choir.h
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(OPT) $(WARN) -fPIC -shared -fvisibility=hidden -Iinclude -o $@ $< $(LDFLAGS)
+$(BUILD)/tests/test_plugin: | $(BUILD)/tests/plugin/algorithms.so $(filter %/choir-plan %/choir-info,$(TOOLS)) \
+                              $(filter %/broadcast_perf %/all_reduce_perf,$(PERF))
 # A C++ user's view: public headers and the shared library only.
 $(BUILD)/tests/%: tests/%.cc $(wildcard include/*.h) $(BUILD)/libchoir.so
 	@mkdir -p $(@D)
