@@ -142,6 +142,9 @@ enum wrong { KIND, COUNT, TYPE, OP, ROOT, ZERO, BIG, MESSAGE, PAIRS, GATHER, WRO
 static const char *const wrong_name[] = {"collective", "count", "type",    "op",    "root",
                                          "0 for 5",    "large", "message", "pairs", "gather_v"};
 
+/* What the record says of it, where the calls meet. */
+static const char *const wrong_argument[WRONGS] = {"broadcast", "count", "type int32", "op max"};
+
 static enum choir_status odd_call(choir_comm *c, int rank, int size, enum wrong w, float *in,
                                   float *out)
 {
@@ -207,6 +210,9 @@ static void mismatch_rank(int rank, int size, void *arg)
     if (concerned && size == 2 && !strstr(e.text, culprit))
         FAIL("%s: rank %d of %d: \"%s\" does not name %s", wrong_name[w], rank, size, e.text,
              culprit);
+    if (wrong_argument[w] && !strstr(e.text, wrong_argument[w]))
+        FAIL("%s: rank %d of %d: \"%s\" does not name %s", wrong_name[w], rank, size, e.text,
+             wrong_argument[w]);
     CHECK_LT(took, 2000);
     for (int i = 0; i < N; i++)
         if (in[i] != (float)(i % 1000 + rank))

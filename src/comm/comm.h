@@ -90,9 +90,9 @@ struct comm_op { /* one made by choir_op_create_* */
 };
 
 struct comm_record {
-    _Atomic uint64_t sequence;
-    _Atomic uint32_t signature;
-    _Atomic uint32_t kind;
+    _Atomic uint64_t sequence, count;
+    _Atomic uint32_t signature, kind, type, op;
+    _Atomic int32_t root;
 };
 
 enum comm_state { COMM_CREATING, COMM_READY, COMM_FINALIZED, COMM_FAILED };
@@ -146,7 +146,7 @@ enum comm_frame {
     COMM_FRAME_BYE,     /* the sender leaves; arg[0] enum comm_gone */
     COMM_FRAME_VERDICT, /* payload struct choir_error */
     COMM_FRAME_QUERY,   /* arg: collectives begun, signature */
-    COMM_FRAME_STATE, /* the answer: arg: collectives begun there, signature there of the asked one or 0, asked */
+    COMM_FRAME_STATE,   /* the answer: arg: the asked one, its signature there */
 };
 
 /* tree.c */
@@ -278,6 +278,11 @@ enum choir_status stream_submit(choir_stream *stream, struct comm_task *task,
 enum choir_status stream_submit_call(choir_stream *stream, struct choir_comm *c,
                                      const struct comm_call *call);
 
+/* explain.c */
+/* In words: how the call of `peer`, that has this signature, is not as ours. */
+void explain(const struct choir_comm *c, const struct comm_call *ours, uint32_t signature,
+             uint32_t peer, char *text, size_t bytes);
+
 /* op.c */
 const struct comm_op *op_find(const struct choir_comm *c, choir_op op); /* NULL: not a made one */
 
@@ -291,7 +296,10 @@ void watch_leave(struct host_comm *host); /* at exit */
 void watch_say_bye(struct choir_comm *c, enum comm_gone how);
 /* An error for a rank that waits for one that has left; CHOIR_OK: it has not. */
 enum choir_status watch_left(struct choir_comm *c, int peer, const char *what);
-void watch_record(struct choir_comm *c, enum choir_kind kind, uint32_t signature);
+void watch_record(struct choir_comm *c, const struct comm_call *call, uint32_t signature);
+/* Of the running operation, for host_comm.explain. */
+void watch_explain(struct host_comm *host, uint32_t signature, uint32_t peer, char *text,
+                   size_t bytes);
 enum choir_status watch_late(void *task, uint64_t waited_ns);
 enum choir_status comm_fail(struct choir_comm *c, enum choir_status status, const char *remedy,
                             const char *text, ...) __attribute__((format(printf, 4, 5)));

@@ -76,6 +76,7 @@ static enum choir_status open_host(struct choir_comm *c)
     c->host.control = watch_control;
     c->host.broke = watch_broke;
     c->host.leave = watch_leave;
+    c->host.explain = watch_explain;
     c->host.peer_failed = watch_peer_failed;
     c->host.owner = c;
     c->gone = calloc(c->host.size, 1);

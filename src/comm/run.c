@@ -104,7 +104,7 @@ enum choir_status task_begin(struct comm_task *t)
     op->sequence = ++c->host.sequence;
     op->signature = t->signature;
     if (t->call.kind != CHOIR_EXCHANGE)
-        watch_record(c, t->call.kind, op->signature);
+        watch_record(c, &t->call, op->signature);
     enum choir_status st = (enum choir_status)atomic_load(&c->host.broken);
     if (st != CHOIR_OK)
         return st;
@@ -302,7 +302,7 @@ bool run_memo(struct choir_comm *c, const struct comm_call *call, enum choir_sta
     op->sequence = ++c->host.sequence;
     op->base[CHOIR_IN] = (uint8_t *)(uintptr_t)call->in;
     op->base[CHOIR_OUT] = call->out;
-    watch_record(c, call->kind, op->signature);
+    watch_record(c, call, op->signature);
     enum choir_status st = host_op_start(op);
     if (st == CHOIR_OK && !host_op_advance(op)) {
         struct comm_task t = {.comm = c, .call = *call, .bound = m->bound, .begun = true};

@@ -13,24 +13,33 @@
 
 #define ASK_NS 100000000u
 
-void watch_record(struct choir_comm *c, enum choir_kind kind, uint32_t signature)
+void watch_record(struct choir_comm *c, const struct comm_call *call, uint32_t signature)
 {
     uint64_t number = ++c->collectives;
     struct comm_record *r = &c->record[number % COMM_RECORDS];
     atomic_store_explicit(&r->sequence, 0, memory_order_relaxed);
     atomic_store_explicit(&r->signature, signature, memory_order_relaxed);
-    atomic_store_explicit(&r->kind, kind, memory_order_relaxed);
+    atomic_store_explicit(&r->kind, call->kind, memory_order_relaxed);
+    atomic_store_explicit(&r->type, call->type, memory_order_relaxed);
+    atomic_store_explicit(&r->op, call->op, memory_order_relaxed);
+    atomic_store_explicit(&r->root, call->root, memory_order_relaxed);
+    atomic_store_explicit(&r->count, call->count, memory_order_relaxed);
     atomic_store_explicit(&r->sequence, number, memory_order_release); /* pairs with look_up */
 }
 
 static bool look_up(const struct choir_comm *c, uint64_t number, uint32_t *signature,
-                    uint32_t *kind)
+                    struct comm_call *call)
 {
     const struct comm_record *r = &c->record[number % COMM_RECORDS];
     if (atomic_load_explicit(&r->sequence, memory_order_acquire) != number)
         return false;
     *signature = atomic_load_explicit(&r->signature, memory_order_relaxed);
-    *kind = atomic_load_explicit(&r->kind, memory_order_relaxed);
+    *call = (struct comm_call){
+        .kind = (enum choir_kind)atomic_load_explicit(&r->kind, memory_order_relaxed),
+        .type = (enum choir_type)atomic_load_explicit(&r->type, memory_order_relaxed),
+        .op = atomic_load_explicit(&r->op, memory_order_relaxed),
+        .root = atomic_load_explicit(&r->root, memory_order_relaxed),
+        .count = atomic_load_explicit(&r->count, memory_order_relaxed)};
     return atomic_load(&r->sequence) == number;
 }
 
@@ -94,28 +103,41 @@ enum choir_status watch_late(void *arg, uint64_t waited_ns)
 
 static void answer(struct choir_comm *c, const struct choir_frame *f)
 {
-    uint32_t signature = 0, kind = 0;
+    uint32_t signature = 0;
+    struct comm_call call;
     uint64_t number = f->arg[0];
-    if (!look_up(c, number, &signature, &kind))
+    if (!look_up(c, number, &signature, &call))
         return; /* not there yet: late, not wrong */
-    host_control_send(&c->host, f->from, COMM_FRAME_STATE, (uint64_t[]){number, signature, kind}, 0,
+    host_control_send(&c->host, f->from, COMM_FRAME_STATE, (uint64_t[]){number, signature, 0}, 0,
                       NULL, 0);
 }
 
 static void judge(struct choir_comm *c, const struct choir_frame *f)
 {
-    uint32_t signature, kind;
-    if (!look_up(c, f->arg[0], &signature, &kind) || signature == f->arg[1])
+    uint32_t signature;
+    struct comm_call ours;
+    char text[200];
+    if (!look_up(c, f->arg[0], &signature, &ours) || signature == f->arg[1])
         return;
-    bool same_kind = kind == f->arg[2];
+    explain(c, &ours, (uint32_t)f->arg[1], f->from, text, sizeof(text));
     host_comm_break(
         &c->host, CHOIR_ERR_MISMATCH,
         &(struct base_error_at){(int)c->host.rank, (int)f->from, f->arg[0], 0, NULL},
         "all ranks must call the same collectives with the same arguments, in the same order",
-        "collective number %llu is %s at rank %u and %s%s at rank %u",
-        (unsigned long long)f->arg[0], plan_kind_name((enum choir_kind)kind), c->host.rank,
-        plan_kind_name((enum choir_kind)(f->arg[2] < CHOIR_KINDS ? f->arg[2] : CHOIR_EXCHANGE)),
-        same_kind ? " with other arguments" : "", f->from);
+        "%s (collective number %llu)", text, (unsigned long long)f->arg[0]);
+}
+
+void watch_explain(struct host_comm *host, uint32_t signature, uint32_t peer, char *text,
+                   size_t bytes)
+{
+    const struct choir_comm *c = host->owner;
+    uint32_t own;
+    struct comm_call ours;
+    if (c->op.signature == COMM_EXCHANGE_SIGNATURE)
+        ours = (struct comm_call){.kind = CHOIR_EXCHANGE};
+    else if (!look_up(c, c->collectives, &own, &ours))
+        return;
+    explain(c, &ours, signature, peer, text, bytes);
 }
 
 static void take_verdict(struct choir_comm *c, const struct choir_frame *f, const void *payload)

@@ -237,6 +237,9 @@ struct host_comm {
                         const char *text);
     void (*leave)(struct host_comm *comm); /* the process ends in order */
     void (*broke)(struct host_comm *comm); /* after the first host_comm_break */
+    /* In words, what `peer` called, whose fragment has another signature than the running operation. NULL: not known. */
+    void (*explain)(struct host_comm *comm, uint32_t signature, uint32_t peer, char *text,
+                    size_t bytes);
     void *owner;
 };
 /* In and out of the table that arriving frames are handed out by (peers.c). */

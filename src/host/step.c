@@ -219,16 +219,23 @@ static bool outs_blocked(const struct host_op *op, const struct host_run *run,
 static enum step_result mismatch(struct host_op *op, const struct host_link *link,
                                  const struct lane_line *line, uint64_t got, uint64_t want)
 {
-    if (line->signature != op->signature)
+    struct host_comm *comm = op->comm;
+    if (line->signature != op->signature) {
+        char what[200];
+        snprintf(what, sizeof(what), "rank %u called another operation than rank %u", link->peer,
+                 comm->rank);
+        if (comm->explain)
+            comm->explain(comm, line->signature, link->peer, what, sizeof(what));
         host_op_fail(op, CHOIR_ERR_MISMATCH, link,
                      "all ranks must call the same collective with the same count, type, operation "
                      "and root, in the same order",
-                     "rank %u called another operation than rank %u", link->peer, op->comm->rank);
-    else
+                     "%s", what);
+    } else {
         host_op_fail(op, CHOIR_ERR_MISMATCH, link,
                      "the counts of sender and receiver must be equal",
                      "rank %u sent %llu bytes where rank %u expects %llu", link->peer,
-                     (unsigned long long)got, op->comm->rank, (unsigned long long)want);
+                     (unsigned long long)got, comm->rank, (unsigned long long)want);
+    }
     return STEP_FAILED;
 }
 
