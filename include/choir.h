@@ -40,7 +40,7 @@
  * undefined.
  *
  * 5. V-forms. Counts differ by rank. offsets[r] is where the part of rank r begins in the buffer; NULL:
- * parts are packed in rank order. Output parts do not overlap. Offsets are local: ranks need not agree on
+ * parts are packed in rank order. Output parts must not overlap. Offsets are local: ranks need not agree on
  * them. Counts must agree wherever two ranks state the same one, else CHOIR_ERR_MISMATCH on both.
  *
  * 6. Groups, with NCCL's meaning. Between choir_group_start and the matching choir_group_end calls are
@@ -683,7 +683,7 @@ CHOIR_API enum choir_status choir_recv(choir_comm *comm, void *recv, uint64_t co
  *   see 4.
  * Ordering: collective. Threads: one.
  * Errors: as choir_all_gather; CHOIR_ERR_COUNT an entry of counts or offsets is too large;
- *   CHOIR_ERR_POINTER counts is NULL.
+ *   CHOIR_ERR_POINTER counts is NULL; CHOIR_ERR_ARGUMENT parts of recv overlap.
  * Cost: N-1 steps, up to the sum of all counts but the smallest. Source: MPI-4.1 section 6.7. Since: 0.1.
  */
 CHOIR_API enum choir_status choir_all_gather_v(choir_comm *comm, const void *send, void *recv,
@@ -716,7 +716,8 @@ CHOIR_API enum choir_status choir_reduce_scatter_v(choir_comm *comm, const void 
  * send_offsets, recv_offsets: N or NULL, see 5. type: the same on all ranks. comm, stream: see 4.
  * Ordering: collective. Threads: one.
  * Errors: as choir_all_to_all; CHOIR_ERR_COUNT an entry is too large; CHOIR_ERR_POINTER an array of counts
- *   is NULL; CHOIR_ERR_MISMATCH names both ranks where their counts differ.
+ *   is NULL; CHOIR_ERR_ARGUMENT parts of recv overlap; CHOIR_ERR_MISMATCH names both ranks where their
+ *   counts differ.
  * Cost: N-1 steps, the sum of send_counts but the own; config.aggregate_v: one message per pair of hosts.
  *   Source: MPI-4.1 section 6.8. Since: 0.1.
  */
@@ -735,7 +736,7 @@ CHOIR_API enum choir_status choir_all_to_all_v(choir_comm *comm, const void *sen
  *   comm, stream: see 4.
  * Ordering: collective. Threads: one.
  * Errors: as choir_gather; CHOIR_ERR_COUNT; CHOIR_ERR_POINTER counts is NULL at the root;
- *   CHOIR_ERR_MISMATCH counts differ.
+ *   CHOIR_ERR_ARGUMENT parts of recv overlap; CHOIR_ERR_MISMATCH counts differ.
  * Cost: 1 step, send_count elements; the root receives N-1 messages. Source: MPI-4.1 section 6.5. Since:
  *   0.1.
  */

@@ -35,7 +35,7 @@ static void says(choir_comm *c, const char *call, int status, int want, const ch
 static void wrong_calls(choir_comm *c, int size)
 {
     float a[64] = {0}, b[64];
-    uint64_t n[8] = {0}, huge[8] = {UINT64_MAX};
+    uint64_t n[8] = {0}, huge[8] = {UINT64_MAX}, two[2] = {2, 2}, crossed[2] = {2, 1};
     const enum choir_type t = CHOIR_FLOAT32, none = (enum choir_type)99;
     struct choir_call call = {.bytes = 4};
     REFUSED(NULL, choir_all_reduce(NULL, a, b, 1, t, CHOIR_SUM, NULL), CHOIR_ERR_POINTER, "comm");
@@ -62,6 +62,11 @@ static void wrong_calls(choir_comm *c, int size)
     REFUSED(c, choir_recv(c, b, 1, none, 0, NULL), CHOIR_ERR_TYPE, "type");
     REFUSED(c, choir_all_gather_v(c, a, b, NULL, NULL, t, NULL), CHOIR_ERR_POINTER, "counts");
     REFUSED(c, choir_all_gather_v(c, a, b, huge, NULL, t, NULL), CHOIR_ERR_COUNT, "counts[0]");
+    REFUSED(c, choir_all_gather_v(c, a, b, two, huge, t, NULL), CHOIR_ERR_COUNT, "offsets[0]");
+    REFUSED(c, choir_all_gather_v(c, a, b, two, crossed, t, NULL), CHOIR_ERR_ARGUMENT,
+            "offsets[0] is 2: that part overlaps the one of rank 1");
+    REFUSED(c, choir_all_to_all_v(c, a, two, crossed, b, two, crossed, t, NULL), CHOIR_ERR_ARGUMENT,
+            "recv_offsets[0]");
     REFUSED(c, choir_reduce_scatter_v(c, a, b, n, NULL, t, 99, NULL), CHOIR_ERR_OP, "op");
     REFUSED(c, choir_all_to_all_v(c, a, n, NULL, b, NULL, NULL, t, NULL), CHOIR_ERR_POINTER,
             "recv_counts");
@@ -122,7 +127,11 @@ static void arguments_rank(int rank, int size, void *arg)
     CHECK_EQ(choir_group_start(), CHOIR_OK);
     CHECK_EQ(choir_all_reduce(c, NULL, &y, 1, CHOIR_FLOAT32, CHOIR_SUM, NULL), CHOIR_ERR_POINTER);
     CHECK_EQ(choir_group_end(), CHOIR_ERR_POINTER);
-    /* Nothing of it broke anything. */
+    /* Nothing of it broke anything; parts in another order are as good as any. */
+    float pair[2] = {(float)rank, (float)-rank}, all[4] = {0};
+    const uint64_t two[2] = {2, 2}, reversed[2] = {2, 0};
+    CHECK_OK(choir_all_gather_v(c, pair, all, two, reversed, CHOIR_FLOAT32, NULL));
+    CHECK(all[0] == 1 && all[1] == -1 && all[2] == 0);
     CHECK_OK(choir_all_reduce(c, &x, &y, 1, CHOIR_FLOAT32, CHOIR_SUM, NULL));
     CHECK_EQ((int)y, size);
     CHECK_OK(choir_comm_finalize(c));

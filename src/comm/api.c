@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * api.c: the entry points of the collectives: every argument is checked before anything starts, then the call is run, put in
- * the open group, or handed to its stream.
+ * api.c: the entry points of the collectives (those with counts by rank: api_v.c): every argument is checked before anything
+ * starts, then the call is run, put in the open group, or handed to its stream.
  */
 #include "comm/comm.h"
 #include <stdarg.h>
@@ -128,8 +128,8 @@ static enum choir_status submit_checked(struct choir_comm *c, struct comm_call *
     return run_call(c, a);
 }
 
-static enum choir_status submit(struct choir_comm *c, struct comm_call *a,
-                                struct choir_stream *stream, const struct choir_call *call)
+enum choir_status comm_submit(struct choir_comm *c, struct comm_call *a,
+                              struct choir_stream *stream, const struct choir_call *call)
 {
     return group_note(submit_checked(c, a, stream, call));
 }
@@ -140,7 +140,7 @@ enum choir_status choir_all_reduce_x(choir_comm *comm, const void *send, void *r
 {
     struct comm_call a = {
         .kind = CHOIR_ALL_REDUCE, .type = type, .op = op, .count = count, .in = send, .out = recv};
-    return submit(comm, &a, stream, call);
+    return comm_submit(comm, &a, stream, call);
 }
 
 enum choir_status choir_reduce_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
@@ -154,7 +154,7 @@ enum choir_status choir_reduce_x(choir_comm *comm, const void *send, void *recv,
                           .count = count,
                           .in = send,
                           .out = recv};
-    return submit(comm, &a, stream, call);
+    return comm_submit(comm, &a, stream, call);
 }
 
 enum choir_status choir_broadcast_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
@@ -167,7 +167,7 @@ enum choir_status choir_broadcast_x(choir_comm *comm, const void *send, void *re
                           .count = count,
                           .in = send,
                           .out = recv};
-    return submit(comm, &a, stream, call);
+    return comm_submit(comm, &a, stream, call);
 }
 
 enum choir_status choir_all_gather_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
@@ -176,7 +176,7 @@ enum choir_status choir_all_gather_x(choir_comm *comm, const void *send, void *r
 {
     struct comm_call a = {
         .kind = CHOIR_ALL_GATHER, .type = type, .count = count, .in = send, .out = recv};
-    return submit(comm, &a, stream, call);
+    return comm_submit(comm, &a, stream, call);
 }
 
 enum choir_status choir_reduce_scatter_x(choir_comm *comm, const void *send, void *recv,
@@ -189,7 +189,7 @@ enum choir_status choir_reduce_scatter_x(choir_comm *comm, const void *send, voi
                           .count = count,
                           .in = send,
                           .out = recv};
-    return submit(comm, &a, stream, call);
+    return comm_submit(comm, &a, stream, call);
 }
 
 enum choir_status choir_all_to_all_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
@@ -198,7 +198,7 @@ enum choir_status choir_all_to_all_x(choir_comm *comm, const void *send, void *r
 {
     struct comm_call a = {
         .kind = CHOIR_ALL_TO_ALL, .type = type, .count = count, .in = send, .out = recv};
-    return submit(comm, &a, stream, call);
+    return comm_submit(comm, &a, stream, call);
 }
 
 enum choir_status choir_gather_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
@@ -207,7 +207,7 @@ enum choir_status choir_gather_x(choir_comm *comm, const void *send, void *recv,
 {
     struct comm_call a = {
         .kind = CHOIR_GATHER, .type = type, .root = root, .count = count, .in = send, .out = recv};
-    return submit(comm, &a, stream, call);
+    return comm_submit(comm, &a, stream, call);
 }
 
 enum choir_status choir_scatter_x(choir_comm *comm, const void *send, void *recv, uint64_t count,
@@ -216,14 +216,14 @@ enum choir_status choir_scatter_x(choir_comm *comm, const void *send, void *recv
 {
     struct comm_call a = {
         .kind = CHOIR_SCATTER, .type = type, .root = root, .count = count, .in = send, .out = recv};
-    return submit(comm, &a, stream, call);
+    return comm_submit(comm, &a, stream, call);
 }
 
 enum choir_status choir_barrier_x(choir_comm *comm, choir_stream *stream,
                                   const struct choir_call *call)
 {
     struct comm_call a = {.kind = CHOIR_BARRIER, .type = CHOIR_UINT8};
-    return submit(comm, &a, stream, call);
+    return comm_submit(comm, &a, stream, call);
 }
 
 /* --- point to point ---------------------------------------------------------------------------- */
@@ -282,113 +282,4 @@ enum choir_status choir_recv_x(choir_comm *comm, void *recv, uint64_t count, enu
 {
     struct comm_message m = {.send = false, .memory = recv};
     return message(comm, m, count, type, peer, stream, call);
-}
-
-/* --- v-forms ------------------------------------------------------------------------------------- */
-
-static enum choir_status check_counts(struct choir_comm *c, const uint64_t *counts,
-                                      const uint64_t *offsets, const char *name)
-{
-    enum choir_status st = comm_check(c);
-    if (st != CHOIR_OK)
-        return st;
-    if (!counts)
-        return comm_fail(c, CHOIR_ERR_POINTER, "pass one count for each rank", "%s is NULL", name);
-    uint64_t sum = 0, most = UINT64_MAX / 64;
-    for (uint32_t r = 0; r < c->host.size; r++) {
-        sum += counts[r];
-        if (counts[r] > most || sum > most || (offsets && offsets[r] > most))
-            return comm_fail(c, CHOIR_ERR_COUNT, "counts and offsets are in elements",
-                             "%s[%u] is %llu", name, r, (unsigned long long)counts[r]);
-    }
-    return CHOIR_OK;
-}
-
-enum choir_status choir_all_gather_v_x(choir_comm *comm, const void *send, void *recv,
-                                       const uint64_t *counts, const uint64_t *offsets,
-                                       enum choir_type type, choir_stream *stream,
-                                       const struct choir_call *call)
-{
-    struct comm_call a = {.kind = CHOIR_ALL_GATHER_V,
-                          .type = type,
-                          .in = send,
-                          .out = recv,
-                          .out_count = counts,
-                          .out_offset = offsets};
-    enum choir_status st = check_counts(comm, counts, offsets, "counts");
-    return st == CHOIR_OK ? submit(comm, &a, stream, call) : group_note(st);
-}
-
-enum choir_status choir_reduce_scatter_v_x(choir_comm *comm, const void *send, void *recv,
-                                           const uint64_t *counts, const uint64_t *offsets,
-                                           enum choir_type type, choir_op op, choir_stream *stream,
-                                           const struct choir_call *call)
-{
-    struct comm_call a = {.kind = CHOIR_REDUCE_SCATTER_V,
-                          .type = type,
-                          .op = op,
-                          .in = send,
-                          .out = recv,
-                          .in_count = counts,
-                          .in_offset = offsets};
-    enum choir_status st = check_counts(comm, counts, offsets, "counts");
-    return st == CHOIR_OK ? submit(comm, &a, stream, call) : group_note(st);
-}
-
-enum choir_status choir_all_to_all_v_x(choir_comm *comm, const void *send,
-                                       const uint64_t *send_counts, const uint64_t *send_offsets,
-                                       void *recv, const uint64_t *recv_counts,
-                                       const uint64_t *recv_offsets, enum choir_type type,
-                                       choir_stream *stream, const struct choir_call *call)
-{
-    struct comm_call a = {.kind = CHOIR_ALL_TO_ALL_V,
-                          .type = type,
-                          .in = send,
-                          .out = recv,
-                          .in_count = send_counts,
-                          .in_offset = send_offsets,
-                          .out_count = recv_counts,
-                          .out_offset = recv_offsets};
-    enum choir_status st = check_counts(comm, send_counts, send_offsets, "send_counts");
-    if (st == CHOIR_OK)
-        st = check_counts(comm, recv_counts, recv_offsets, "recv_counts");
-    return st == CHOIR_OK ? submit(comm, &a, stream, call) : group_note(st);
-}
-
-enum choir_status choir_gather_v_x(choir_comm *comm, const void *send, uint64_t send_count,
-                                   void *recv, const uint64_t *counts, const uint64_t *offsets,
-                                   enum choir_type type, int root, choir_stream *stream,
-                                   const struct choir_call *call)
-{
-    struct comm_call a = {.kind = CHOIR_GATHER_V,
-                          .type = type,
-                          .root = root,
-                          .in = send,
-                          .out = recv,
-                          .in_count = &send_count};
-    enum choir_status st = comm_check(comm);
-    if (st == CHOIR_OK && (int)comm->host.rank == root) {
-        st = check_counts(comm, counts, offsets, "counts");
-        a.out_count = counts, a.out_offset = offsets;
-    }
-    return st == CHOIR_OK ? submit(comm, &a, stream, call) : group_note(st);
-}
-
-enum choir_status choir_scatter_v_x(choir_comm *comm, const void *send, const uint64_t *counts,
-                                    const uint64_t *offsets, void *recv, uint64_t recv_count,
-                                    enum choir_type type, int root, choir_stream *stream,
-                                    const struct choir_call *call)
-{
-    struct comm_call a = {.kind = CHOIR_SCATTER_V,
-                          .type = type,
-                          .root = root,
-                          .in = send,
-                          .out = recv,
-                          .out_count = &recv_count};
-    enum choir_status st = comm_check(comm);
-    if (st == CHOIR_OK && (int)comm->host.rank == root) {
-        st = check_counts(comm, counts, offsets, "counts");
-        a.in_count = counts, a.in_offset = offsets;
-    }
-    return st == CHOIR_OK ? submit(comm, &a, stream, call) : group_note(st);
 }

@@ -212,6 +212,9 @@ void call_memoise(struct choir_comm *c, const struct comm_task *t);
 uint32_t call_signature(const struct choir_comm *c, const struct comm_call *call);
 enum choir_status call_combine(struct choir_comm *c, const struct comm_call *call,
                                struct host_combine *combine);
+/* Checks a call and runs it, or puts it in the open group or its stream. */
+enum choir_status comm_submit(struct choir_comm *c, struct comm_call *call,
+                              struct choir_stream *stream, const struct choir_call *options);
 struct comm_message { /* a send or receive of a group */
     bool send;
     uint32_t peer;
