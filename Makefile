@@ -40,7 +40,7 @@ all: $(BUILD)/libchoir.so $(TOOLS) $(PERF) $(EXAMPLES)
 ## tests            builds the tests without running them
 tests: $(TESTS)
 objects: $(LIB_OBJ) $(TEST_LIB) $(PERF_LIB) $(patsubst %.c,$(BUILD)/obj/%.o,\
-         $(wildcard tools/*.c tools/*/*.c tests/test_*.c perf/*_perf.c examples/*.c))
+         $(wildcard tools/*.c tools/*/*.c tests/test_*.c perf/*_perf.c examples/*.c examples/*/*.c))
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -57,8 +57,9 @@ $(BUILD)/libchoir.so: $(LIB_OBJ) src/choir.map
 	ln -sf libchoir.so.$(VERSION) $(BUILD)/$(SONAME)
 	ln -sf $(SONAME) $@
 
-# A tool that grows has its further files in tools/NAME/.
-$(foreach t,$(TOOLS),$(eval $(t): $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/$(notdir $(t))/*.c))))
+# A tool or example that grows has its further files in a folder of its name.
+$(foreach t,$(TOOLS) $(EXAMPLES),$(eval $(t): $(patsubst %.c,$(BUILD)/obj/%.o,\
+    $(wildcard tools/$(notdir $(t))/*.c examples/$(notdir $(t))/*.c))))
 $(BUILD)/bin/%: $(BUILD)/obj/tools/%.o $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
 	$(CC) $(EXPORT) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDFLAGS)
@@ -67,7 +68,7 @@ $(BUILD)/bin/%: $(BUILD)/obj/perf/%.o $(PERF_LIB) $(BUILD)/libchoir_internal.a
 	$(CC) $(EXPORT) -o $@ $^ $(LIBS) $(LDFLAGS)
 $(BUILD)/bin/%: $(BUILD)/obj/examples/%.o $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
-	$(CC) $(EXPORT) -o $@ $^ $(LIBS) $(LDFLAGS)
+	$(CC) $(EXPORT) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDFLAGS)
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDFLAGS)

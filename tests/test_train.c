@@ -8,29 +8,69 @@
 
 static char output[16384], curve[64];
 
-static void same_curve(void)
+/* 272 samples: 17 blocks, uneven over 2, 3 and 4 ranks */
+#define FLAGS "--batch 272 --hidden 64 --report 100"
+
+static void write_curve(int steps)
 {
-    static const int ranks[] = {2, 3, 4};
     snprintf(curve, sizeof(curve), "/tmp/choir-curve-%d", (int)getpid());
-    /* 272 samples: 17 blocks, uneven over 2, 3 and 4 ranks */
-    const char *flags = "--steps 200 --batch 272 --hidden 64 --sample 20 --report 100";
-    int rc = test_program(30, output, sizeof(output), "train_text", "%s --local 1 --curve %s",
-                          flags, curve);
+    int rc = test_program(30, output, sizeof(output), "train_text",
+                          FLAGS " --local 1 --steps %d --sample 20 --curve %s", steps, curve);
     if (rc)
         FAIL("1 rank: exit %d\n%s", rc, output);
+}
+
+static void followed(int rc, const char *what)
+{
+    char *line = strstr(output, "curve of");
+    if (rc || !line || !strstr(line, ": followed"))
+        FAIL("%s: exit %d\n%s", what, rc, output);
+    printf("%s: %s", what, line);
+}
+
+/* Any number of ranks, over shared memory and over TCP, follows the curve of one; that one falls. */
+static void same_curve(void)
+{
+    static const char *const transports[] = {"self,shm", "self,tcp"};
     double first = 0, last = 0;
+    write_curve(200);
     CHECK_EQ(sscanf(strstr(output, "step     1  loss"), "step     1  loss %lf", &first), 1);
     CHECK_EQ(sscanf(strstr(output, "step   200  loss"), "step   200  loss %lf", &last), 1);
+    CHECK(strstr(output, "tokens/s") && strstr(output, "---- a sample, after "));
     if (!(last < first * 0.75))
         FAIL("the loss went from %g to %g only", first, last);
-    for (size_t i = 0; i < sizeof(ranks) / sizeof(ranks[0]); i++) {
-        rc = test_program(30, output, sizeof(output), "train_text", "%s --local %d --check %s",
-                          flags, ranks[i], curve);
-        if (rc)
-            FAIL("%d ranks: exit %d\n%s", ranks[i], rc, output);
-        char *line = strstr(output, "curve of");
-        CHECK(line != NULL && strstr(line, ": followed"));
-        printf("%d ranks: %s", ranks[i], line);
+    for (int ranks = 2; ranks <= 4; ranks++)
+        for (size_t t = 0; t < sizeof(transports) / sizeof(transports[0]); t++) {
+            char what[64];
+            snprintf(what, sizeof(what), "%d ranks over %s", ranks, transports[t]);
+            setenv("CHOIR_TRANSPORTS", transports[t], 1);
+            followed(test_program(60, output, sizeof(output), "train_text",
+                                  FLAGS " --steps 200 --sample 0 --local %d --check %s", ranks,
+                                  curve),
+                     what);
+        }
+    unsetenv("CHOIR_TRANSPORTS");
+    unlink(curve);
+}
+
+static void by_mpirun(void)
+{
+    static const char *const launchers[] = {
+        "mpirun.openmpi",
+        "env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+        "mpirun.openmpi --oversubscribe -n 3 env",
+        "mpirun.mpich", "mpirun.mpich -n 3 env"};
+    write_curve(50);
+    for (size_t i = 0; i < 4; i += 2) {
+        char command[8192];
+        snprintf(command, sizeof(command), "command -v %s", launchers[i]);
+        if (test_command(10, output, sizeof(output), command)) {
+            test_skip_part("%s is not installed", launchers[i]);
+            continue;
+        }
+        snprintf(command, sizeof(command), "exec %s %s " FLAGS " --steps 50 --sample 0 --check %s",
+                 launchers[i + 1], test_program_path("train_text"), curve);
+        followed(test_command(60, output, sizeof(output), command), launchers[i]);
     }
     unlink(curve);
 }
@@ -74,4 +114,5 @@ static void wrong_environment(void)
     }
 }
 
-TEST_MAIN(TEST(same_curve), TEST(other_curve), TEST(hello), TEST(wrong_environment))
+TEST_MAIN(TEST(same_curve), TEST(by_mpirun), TEST(other_curve), TEST(hello),
+          TEST(wrong_environment))

@@ -61,6 +61,11 @@ int test_program(unsigned seconds, char *output, size_t bytes, const char *name,
     vsnprintf(text, sizeof(text), arguments, ap);
     va_end(ap);
     snprintf(command, sizeof(command), "exec %s %s", test_program_path(name), text);
+    return test_command(seconds, output, bytes, command);
+}
+
+int test_command(unsigned seconds, char *output, size_t bytes, const char *command)
+{
     int fds[2], status;
     CHECK_EQ(pipe(fds), 0);
     fflush(NULL);
