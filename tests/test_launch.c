@@ -514,7 +514,8 @@ static const char mpi_program[] =
     "#include <stdio.h>\n"
     "int main(int argc, char **argv)\n"
     "{\n"
-    "    choir_comm *comm = NULL;\n"
+    "    MPI_Comm odd = MPI_COMM_NULL;\n"
+    "    choir_comm *comm = NULL, *part = NULL;\n"
     "    struct choir_config config = CHOIR_CONFIG_INIT;\n"
     "    int rank, size, n = 0, one = 1, sum = 0;\n"
     "    MPI_Init(&argc, &argv);\n"
@@ -524,6 +525,11 @@ static const char mpi_program[] =
     "        config.bytes = 1;\n"
     "    config.create_timeout_ns = 2000000000u;\n"
     "    int s = choir_comm_create_mpi(MPI_COMM_WORLD, &config, &comm);\n"
+    "    if (s == CHOIR_OK) {\n" /* and of a part of it, in another order */
+    "        MPI_Comm_split(MPI_COMM_WORLD, rank % 2, -rank, &odd);\n"
+    "        s = choir_comm_create_mpi(odd, &config, &part);\n"
+    "        MPI_Comm_free(&odd);\n"
+    "    }\n"
     "    MPI_Finalize();\n"
     "    if (s != CHOIR_OK) {\n"
     "        printf(\"failed %s %d\\n\", choir_status_name((enum choir_status)s), comm != NULL);\n"
@@ -533,6 +539,12 @@ static const char mpi_program[] =
     "    s = choir_all_reduce(comm, &one, &sum, 1, CHOIR_INT32, CHOIR_SUM, NULL);\n"
     "    choir_comm_destroy(comm);\n"
     "    printf(\"sum %d of %d, %d\\n\", sum, n, s);\n"
+    "    int there, in = rank, got[2] = {-1, -1};\n"
+    "    choir_comm_rank(part, &there);\n"
+    "    if (there != (rank ? 0 : 1) || choir_all_gather(part, &in, got, 1, CHOIR_INT32, NULL))\n"
+    "        return 1;\n"
+    "    choir_comm_destroy(part);\n"
+    "    printf(\"part %d %d\\n\", got[0], got[1]);\n"
     "    return sum == size && n == size && !s ? 0 : 1;\n"
     "}\n";
 
@@ -567,6 +579,8 @@ static void by_mpi_communicator(void)
             launcher, i ? "" : "--oversubscribe", path);
         EXPECT_STATUS(0, "%s", run);
         EXPECT(3, "sum 3 of 3, 0");
+        EXPECT(2, "part 2 0\n"); /* ranks 0 and 2, the last first */
+        EXPECT(1, "part 1 -1\n");
         EXPECT_STATUS(0, "%s wrong", run);
         EXPECT(3, "failed CHOIR_ERR");
         EXPECT(0, " 1\n"); /* nobody got a communicator */
