@@ -78,13 +78,14 @@ static void draw_arrow(struct drawing *d, const struct arrow *a)
     /* The label stands near the sender, a fixed way along, so that long arrows don't hide each other's. */
     double way = a->from < a->to ? 34 : -34, share = a->from == a->to ? .5 : way / ((double)x2 - x);
     share = share > .5 ? .5 : share;
+    double at_x = x + share * ((double)x2 - x), at_y = y + share * ROW - 4;
     fprintf(d->out,
             "<g><title>rank %u to %u, program %u, step %u, iteration %u: %s[%s]</title>"
             "<line x1='%u' y1='%u' x2='%u' y2='%u' stroke='%s' marker-end='url(#a%zu)'/>"
+            "<text class='halo' x='%.0f' y='%.0f'>%s</text>"
             "<text x='%.0f' y='%.0f' fill='%s'>%s</text></g>\n",
             a->from, a->to, d->program, a->step, a->iter, buffer[a->place.buf], parts, x, y, x2, y2,
-            colour, d->program % base_count(colours), x + share * ((double)x2 - x),
-            y + share * ROW - 4, colour, parts);
+            colour, d->program % base_count(colours), at_x, at_y, parts, at_x, at_y, colour, parts);
 }
 
 static bool receivable(const struct drawing *d, uint32_t r, const struct choir_step *s, uint32_t t,
@@ -219,7 +220,7 @@ static void draw_head(const struct choir_plan *plan, uint32_t lanes, uint32_t ro
     uint32_t width = x_of(lanes) - LANE / 2, height = y_of(rows) + 40;
     fprintf(out,
             "<svg xmlns='http://www.w3.org/2000/svg' width='%u' height='%u' viewBox='0 0 %u %u'>\n"
-            "<style>text{font:11px sans-serif;text-anchor:middle;paint-order:stroke;stroke:#fff;"
+            "<style>text{font:11px sans-serif;text-anchor:middle}.halo{stroke:#fff;"
             "stroke-width:3px}line{stroke-width:1.4}.lane{stroke:#ccc}.rank{font-weight:bold}"
             ".time{fill:#999}.title{font-size:14px;text-anchor:start}</style>\n"
             "<rect width='100%%' height='100%%' fill='#fff'/>\n",
