@@ -5,6 +5,7 @@
  */
 #include "base/base.h"
 #include "reduce/reduce.h"
+#include "tests/lib/sample.h"
 #include "tests/lib/test.h"
 #include <fenv.h>
 #include <math.h>
@@ -36,11 +37,6 @@ static bool is_float(enum choir_type t)
            t == CHOIR_FLOAT8_E4M3 || t == CHOIR_FLOAT8_E5M2;
 }
 
-static bool is_signed(enum choir_type t)
-{
-    return t == CHOIR_INT8 || t == CHOIR_INT16 || t == CHOIR_INT32 || t == CHOIR_INT64;
-}
-
 /* Runs fn once for every instruction set of this machine. */
 static void each_isa(void (*fn)(const char *isa))
 {
@@ -59,34 +55,7 @@ static uint64_t load_integer(enum choir_type t, const void *p) /* sign-extended 
     uint64_t n = 0;
     memcpy(&n, p, type_bytes[t]);
     unsigned shift = 64 - 8 * (unsigned)type_bytes[t];
-    return is_signed(t) ? (uint64_t)((int64_t)(n << shift) >> shift) : n;
-}
-
-static uint64_t combine_integer(enum choir_type t, choir_op op, uint64_t a, uint64_t b)
-{
-    bool less = is_signed(t) ? (int64_t)a < (int64_t)b : a < b;
-    switch (op) {
-    case CHOIR_PROD:
-        return a * b;
-    case CHOIR_MIN:
-        return less ? a : b;
-    case CHOIR_MAX:
-        return less ? b : a;
-    case CHOIR_BAND:
-        return a & b;
-    case CHOIR_BOR:
-        return a | b;
-    case CHOIR_BXOR:
-        return a ^ b;
-    case CHOIR_LAND:
-        return a && b;
-    case CHOIR_LOR:
-        return a || b;
-    case CHOIR_LXOR:
-        return !a != !b;
-    default:
-        return a + b;
-    }
+    return sample_signed(t) ? (uint64_t)((int64_t)(n << shift) >> shift) : n;
 }
 
 /* In float32 unless both are float64; min and max as defined in reduce.h. */
@@ -118,7 +87,7 @@ static void expect_one(enum choir_type t, choir_op op, void *out, const unsigned
     }
     uint64_t acc = load_integer(t, src[0] + i * e);
     for (uint32_t s = 1; s < nsrc; s++) {
-        acc = combine_integer(t, op, acc, load_integer(t, src[s] + i * e));
+        acc = sample_combine(t, op, acc, load_integer(t, src[s] + i * e));
         memcpy(out, &acc, e);
         acc = load_integer(t, out);
     }
@@ -487,7 +456,7 @@ static void check_number(enum choir_type t, const unsigned char *got, const unsi
         reduce_store(t, &want, isnan(r) ? NAN : r);
     } else {
         uint64_t x = load_integer(t, was + i * e), n = (uint64_t)(int64_t)by;
-        want = !divide ? x * n : is_signed(t) ? (uint64_t)((int64_t)x / (int64_t)n) : x / n;
+        want = !divide ? x * n : sample_signed(t) ? (uint64_t)((int64_t)x / (int64_t)n) : x / n;
     }
     if (memcmp(got + i * e, &want, e))
         FAIL("%s %s %s by %g: element %" PRIu64, reduce_isa(), type_names[t],

@@ -11,7 +11,7 @@ bool sample_float(enum choir_type type)
     return type >= CHOIR_FLOAT16;
 }
 
-static bool is_signed(enum choir_type type)
+bool sample_signed(enum choir_type type)
 {
     return type == CHOIR_INT8 || type == CHOIR_INT16 || type == CHOIR_INT32 || type == CHOIR_INT64;
 }
@@ -34,7 +34,7 @@ static uint64_t wide(enum choir_type type, const void *element)
     size_t bytes = choir_type_bytes(type);
     uint64_t x = 0;
     memcpy(&x, element, bytes);
-    if (is_signed(type) && bytes < 8 && x >> (8 * bytes - 1))
+    if (sample_signed(type) && bytes < 8 && x >> (8 * bytes - 1))
         x |= ~(uint64_t)0 << 8 * bytes;
     return x;
 }
@@ -99,12 +99,12 @@ void sample_compose(void *inout, const void *in, uint64_t count, enum choir_type
     }
 }
 
-static uint64_t combine(const struct sample *s, uint64_t a, uint64_t b)
+uint64_t sample_combine(enum choir_type type, choir_op op, uint64_t a, uint64_t b)
 {
-    bool less = is_signed(s->type) ? (int64_t)b < (int64_t)a : b < a;
-    switch (s->op) {
+    bool less = sample_signed(type) ? (int64_t)b < (int64_t)a : b < a;
+    switch (op) {
     case CHOIR_PROD:
-        return narrow(s->type, a * b);
+        return a * b;
     case CHOIR_MIN:
         return less ? b : a;
     case CHOIR_MAX:
@@ -121,11 +121,15 @@ static uint64_t combine(const struct sample *s, uint64_t a, uint64_t b)
         return a || b;
     case CHOIR_LXOR:
         return !a != !b;
-    case CHOIR_OPS + 1:
-        return compose(a, b);
     default:
-        return narrow(s->type, a + b);
+        return a + b;
     }
+}
+
+static uint64_t combine(const struct sample *s, uint64_t a, uint64_t b)
+{
+    return s->op == CHOIR_OPS + 1 ? compose(a, b)
+                                  : narrow(s->type, sample_combine(s->type, s->op, a, b));
 }
 
 static bool check_integer(const struct sample *s, uint64_t i, const void *got, char *text,
@@ -145,8 +149,8 @@ static bool check_integer(const struct sample *s, uint64_t i, const void *got, c
         want = r ? combine(s, want, x) : x;
     }
     if (s->op == CHOIR_AVG)
-        want =
-            is_signed(s->type) ? (uint64_t)((int64_t)want / s->ranks) : want / (uint64_t)s->ranks;
+        want = sample_signed(s->type) ? (uint64_t)((int64_t)want / s->ranks)
+                                      : want / (uint64_t)s->ranks;
     snprintf(text, text_bytes, "%llx, not %llx", (unsigned long long)wide(s->type, got),
              (unsigned long long)want);
     return wide(s->type, got) == want;

@@ -20,6 +20,9 @@ struct sample {
 };
 bool sample_legal(enum choir_type type, choir_op op);
 bool sample_float(enum choir_type type);
+bool sample_signed(enum choir_type type);
+/* Of integers extended to 64 bits as their type says; op: a built-in one; sums and products modulo 2^64. */
+uint64_t sample_combine(enum choir_type type, choir_op op, uint64_t a, uint64_t b);
 /* Element i of rank r's input. */
 void sample_fill(const struct sample *s, int rank, uint64_t i, void *element);
 /* This rank's scale of the scaled sum, one element. */
