@@ -4,35 +4,9 @@
  */
 #include "perf/lib/perf.h"
 
-static void counts(uint64_t count, uint32_t type_bytes, uint32_t ranks, struct perf_counts *out)
-{
-    uint64_t block = perf_share(count, type_bytes, ranks);
-    *out = (struct perf_counts){.send = block,
-                                .recv = block * ranks,
-                                .param = block,
-                                .send_offset = block,
-                                .moved = block * ranks};
-}
-
 static enum choir_status run(const struct perf_call *c)
 {
     return choir_all_gather(c->comm, c->send, c->recv, c->count, c->type, c->stream);
-}
-
-static void fill(const struct perf_call *c, uint64_t seed)
-{
-    struct perf_pattern p = perf_pattern(c, seed, false);
-    perf_fill(&p, c->send, c->rank, 0, c->count);
-}
-
-static uint64_t wrong(const struct perf_call *c, uint64_t seed)
-{
-    struct perf_pattern p = perf_pattern(c, seed, false);
-    size_t block = c->count * choir_type_bytes(c->type);
-    uint64_t bad = 0;
-    for (uint32_t r = 0; r < c->ranks; r++)
-        bad += perf_wrong(&p, (char *)c->recv + r * block, r, 0, c->count);
-    return bad;
 }
 
 int main(int argc, char **argv)
@@ -41,10 +15,10 @@ int main(int argc, char **argv)
                                           .kind = PERF_ALL_GATHER,
                                           .in_place = true,
                                           .grouped = true,
-                                          .counts = counts,
+                                          .counts = perf_counts_gather,
                                           .bus_factor = perf_factor_share,
                                           .run = run,
-                                          .fill = fill,
-                                          .wrong = wrong};
+                                          .fill = perf_fill_own,
+                                          .wrong = perf_wrong_gathered};
     return perf_main(argc, argv, &coll);
 }

@@ -4,12 +4,6 @@
  */
 #include "perf/lib/perf.h"
 
-static void counts(uint64_t count, uint32_t type_bytes, uint32_t ranks, struct perf_counts *out)
-{
-    (void)type_bytes, (void)ranks;
-    *out = (struct perf_counts){.send = count, .recv = count, .param = count, .moved = count};
-}
-
 static double bus_factor(uint32_t ranks)
 {
     return 2.0 * (ranks - 1) / ranks;
@@ -39,7 +33,7 @@ int main(int argc, char **argv)
                                           .reduces = true,
                                           .in_place = true,
                                           .grouped = true,
-                                          .counts = counts,
+                                          .counts = perf_counts_whole,
                                           .bus_factor = bus_factor,
                                           .run = run,
                                           .fill = fill,

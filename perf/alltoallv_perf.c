@@ -103,6 +103,7 @@ int main(int argc, char **argv)
                                           .run = run,
                                           .fill = fill,
                                           .wrong = wrong,
+                                          .pair = pair,
                                           .summary = summary};
     return perf_main(argc, argv, &coll);
 }

@@ -4,12 +4,6 @@
  */
 #include "perf/lib/perf.h"
 
-static void counts(uint64_t count, uint32_t type_bytes, uint32_t ranks, struct perf_counts *out)
-{
-    (void)type_bytes, (void)ranks;
-    *out = (struct perf_counts){.send = count, .recv = count, .param = count, .moved = count};
-}
-
 static enum choir_status run(const struct perf_call *c)
 {
     return choir_broadcast(c->comm, c->send, c->recv, c->count, c->type, c->root, c->stream);
@@ -35,7 +29,7 @@ int main(int argc, char **argv)
                                           .rooted = true,
                                           .in_place = true,
                                           .grouped = true,
-                                          .counts = counts,
+                                          .counts = perf_counts_whole,
                                           .bus_factor = perf_factor_one,
                                           .run = run,
                                           .fill = fill,

@@ -4,25 +4,9 @@
  */
 #include "perf/lib/perf.h"
 
-static void counts(uint64_t count, uint32_t type_bytes, uint32_t ranks, struct perf_counts *out)
-{
-    uint64_t block = perf_share(count, type_bytes, ranks);
-    *out = (struct perf_counts){.send = block,
-                                .recv = block * ranks,
-                                .param = block,
-                                .send_offset = block,
-                                .moved = block * ranks};
-}
-
 static enum choir_status run(const struct perf_call *c)
 {
     return choir_gather(c->comm, c->send, c->recv, c->count, c->type, c->root, c->stream);
-}
-
-static void fill(const struct perf_call *c, uint64_t seed)
-{
-    struct perf_pattern p = perf_pattern(c, seed, false);
-    perf_fill(&p, c->send, c->rank, 0, c->count);
 }
 
 static uint64_t wrong(const struct perf_call *c, uint64_t seed)
@@ -47,10 +31,10 @@ int main(int argc, char **argv)
                                           .rooted = true,
                                           .in_place = true,
                                           .grouped = true,
-                                          .counts = counts,
+                                          .counts = perf_counts_gather,
                                           .bus_factor = perf_factor_share,
                                           .run = run,
-                                          .fill = fill,
+                                          .fill = perf_fill_own,
                                           .wrong = wrong};
     return perf_main(argc, argv, &coll);
 }

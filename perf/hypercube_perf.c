@@ -17,12 +17,8 @@ static bool prepare(const struct perf_args *args, uint32_t ranks, bool print)
 
 static void counts(uint64_t count, uint32_t type_bytes, uint32_t ranks, struct perf_counts *out)
 {
-    uint64_t block = perf_share(count, type_bytes, ranks);
-    *out = (struct perf_counts){.send = block,
-                                .recv = block * ranks,
-                                .param = block,
-                                .send_offset = block,
-                                .moved = block * (ranks - 1)};
+    perf_counts_gather(count, type_bytes, ranks, out);
+    out->moved = out->param * (ranks - 1);
 }
 
 static enum choir_status exchange(const struct perf_call *c, uint32_t mask)
@@ -55,22 +51,6 @@ static enum choir_status run(const struct perf_call *c)
     return CHOIR_OK;
 }
 
-static void fill(const struct perf_call *c, uint64_t seed)
-{
-    struct perf_pattern p = perf_pattern(c, seed, false);
-    perf_fill(&p, c->send, c->rank, 0, c->count);
-}
-
-static uint64_t wrong(const struct perf_call *c, uint64_t seed)
-{
-    struct perf_pattern p = perf_pattern(c, seed, false);
-    size_t block = c->count * choir_type_bytes(c->type);
-    uint64_t bad = 0;
-    for (uint32_t r = 0; r < c->ranks; r++)
-        bad += perf_wrong(&p, (char *)c->recv + r * block, r, 0, c->count);
-    return bad;
-}
-
 int main(int argc, char **argv)
 {
     static const struct perf_coll coll = {.name = "hypercube",
@@ -80,7 +60,7 @@ int main(int argc, char **argv)
                                           .counts = counts,
                                           .bus_factor = perf_factor_one,
                                           .run = run,
-                                          .fill = fill,
-                                          .wrong = wrong};
+                                          .fill = perf_fill_own,
+                                          .wrong = perf_wrong_gathered};
     return perf_main(argc, argv, &coll);
 }

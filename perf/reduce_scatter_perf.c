@@ -4,16 +4,6 @@
  */
 #include "perf/lib/perf.h"
 
-static void counts(uint64_t count, uint32_t type_bytes, uint32_t ranks, struct perf_counts *out)
-{
-    uint64_t block = perf_share(count, type_bytes, ranks);
-    *out = (struct perf_counts){.send = block * ranks,
-                                .recv = block,
-                                .param = block,
-                                .recv_offset = block,
-                                .moved = block * ranks};
-}
-
 static enum choir_status run(const struct perf_call *c)
 {
     return choir_reduce_scatter(c->comm, c->send, c->recv, c->count, c->type, c->op, c->stream);
@@ -38,7 +28,7 @@ int main(int argc, char **argv)
                                           .reduces = true,
                                           .in_place = true,
                                           .grouped = true,
-                                          .counts = counts,
+                                          .counts = perf_counts_scatter,
                                           .bus_factor = perf_factor_share,
                                           .run = run,
                                           .fill = fill,

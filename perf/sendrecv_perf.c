@@ -5,12 +5,6 @@
  */
 #include "perf/lib/perf.h"
 
-static void counts(uint64_t count, uint32_t type_bytes, uint32_t ranks, struct perf_counts *out)
-{
-    (void)type_bytes, (void)ranks;
-    *out = (struct perf_counts){.send = count, .recv = count, .param = count, .moved = count};
-}
-
 static int before(const struct perf_call *c)
 {
     return (int)((c->rank + c->ranks - 1) % c->ranks);
@@ -29,12 +23,6 @@ static enum choir_status run(const struct perf_call *c)
     return status == CHOIR_OK ? end : status;
 }
 
-static void fill(const struct perf_call *c, uint64_t seed)
-{
-    struct perf_pattern p = perf_pattern(c, seed, false);
-    perf_fill(&p, c->send, c->rank, 0, c->count);
-}
-
 static uint64_t wrong(const struct perf_call *c, uint64_t seed)
 {
     struct perf_pattern p = perf_pattern(c, seed, false);
@@ -46,10 +34,10 @@ int main(int argc, char **argv)
     static const struct perf_coll coll = {.name = "sendrecv",
                                           .kind = PERF_SEND_RECV,
                                           .grouped = true,
-                                          .counts = counts,
+                                          .counts = perf_counts_whole,
                                           .bus_factor = perf_factor_one,
                                           .run = run,
-                                          .fill = fill,
+                                          .fill = perf_fill_own,
                                           .wrong = wrong};
     return perf_main(argc, argv, &coll);
 }

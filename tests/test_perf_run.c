@@ -71,6 +71,22 @@ static void types_and_operations(void)
     CHECK_EQ(sweep("all_gather", "--local 3 -b 5000 -e 5000 -n 1 -d all"), 14);
 }
 
+/* The algorithm is named for every collective that has one, whatever the operation and however it is driven. */
+static void names_algorithm(void)
+{
+    static const char *const flags[] = {"-o avg", "-o mulsum", "-m 3", "-y 0"};
+    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+        CHECK_EQ(test_program(50, output, sizeof(output), "all_reduce_perf",
+                              "--local 2 -b 4K -e 4K -n 2 %s", flags[i]),
+                 0);
+        CHECK(strstr(output, "_shot"));
+    }
+    CHECK_EQ(
+        test_program(50, output, sizeof(output), "alltoallv_perf", "--local 3 -b 4K -e 4K -n 2"),
+        0);
+    CHECK(strstr(output, " direct\n") || strstr(output, " pairwise\n"));
+}
+
 static void modes(void)
 {
     static const char *const flags[] = {
@@ -114,5 +130,5 @@ static void refusals(void)
     CHECK_EQ(test_program(20, output, sizeof(output), "hypercube_perf", "-g 2"), 2);
 }
 
-TEST_MAIN(TEST(processes), TEST(threads), TEST(groups), TEST(types_and_operations), TEST(modes),
-          TEST(json), TEST(refusals))
+TEST_MAIN(TEST(processes), TEST(threads), TEST(groups), TEST(types_and_operations),
+          TEST(names_algorithm), TEST(modes), TEST(json), TEST(refusals))

@@ -66,7 +66,7 @@ static const struct flag flags[] = {
     {0, "choir-memory", NULL, BOOL, AT(choir_memory), 0, 0, "buffers from choir_mem_alloc"},
     {0, "quiet", NULL, BOOL, AT(quiet), 0, 0, "no progress line on a terminal"},
     {'I', "per_iter_timing", "0/1", INT, AT(samples), 0, 1,
-     "every iteration's time into the JSON; percentiles are always shown"},
+     "every iteration's time into the JSON; percentiles, of the slowest rank, are always shown"},
     {'p', "parallel_init", "0/1", IGNORED, 0, 0, 0,
      "threads always create their ranks in parallel"},
     {'G', "cudagraph", "N", IGNORED, 0, 0, 0, "graphs exist on CUDA memory only"},
@@ -287,8 +287,10 @@ int perf_args_parse(struct perf_args *args, int argc, char **argv)
         size_t i = 0;
         while (i < base_count(flags) && !(c >= 256 ? (size_t)(c - 256) == i : flags[i].letter == c))
             i++;
-        if (i == base_count(flags))
-            return 3; /* getopt has said why */
+        if (i == base_count(flags)) {
+            fprintf(stderr, "-h lists the flags\n"); /* getopt has said which is wrong */
+            return 3;
+        }
         if (flags[i].kind == HELP) {
             help(argv[0]);
             return 1;

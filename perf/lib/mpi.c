@@ -101,7 +101,8 @@ static void end(void)
 
 static bool supports(const struct perf_coll *coll, uint32_t type, uint32_t op)
 {
-    if (coll->kind == PERF_ALL_TO_ALL_V || coll->kind == PERF_HYPERCUBE)
+    if (coll->kind ==
+        PERF_HYPERCUBE) /* Choir's sends and receives by hand: MPI has no call for it */
         return false;
     return !coll->reduces || (type_of(type) != MPI_DATATYPE_NULL && op_of(op) != MPI_OP_NULL);
 }
@@ -127,14 +128,30 @@ static void run_rooted(const struct perf_coll *coll, const struct perf_call *c, 
     }
 }
 
+static void run_pairs(const struct perf_coll *coll, const struct perf_call *c, MPI_Datatype type,
+                      int width)
+{
+    int list[4][c->ranks], sent = 0, received = 0; /* counts and places, out and in */
+    for (uint32_t r = 0; r < c->ranks; r++) {
+        list[0][r] = (int)coll->pair(c, c->rank, r) * width;
+        list[1][r] = sent;
+        list[2][r] = (int)coll->pair(c, r, c->rank) * width;
+        list[3][r] = received;
+        sent += list[0][r];
+        received += list[2][r];
+    }
+    MPI_Alltoallv(c->send, list[0], list[1], type, c->recv, list[2], list[3], type, MPI_COMM_WORLD);
+}
+
 static void run(const struct perf_coll *coll, const struct perf_call *c)
 {
     MPI_Datatype type = type_of(c->type);
-    uint64_t count = c->count;
+    int width = 1;
     if (type == MPI_DATATYPE_NULL) { /* moved, not combined */
         type = MPI_BYTE;
-        count *= choir_type_bytes(c->type);
+        width = (int)choir_type_bytes(c->type);
     }
+    uint64_t count = c->count * (uint64_t)width;
     choir_assert(count <= INT_MAX);
     int n = (int)count, next = (int)((c->rank + 1) % c->ranks),
         last = (int)((c->rank + c->ranks - 1) % c->ranks);
@@ -152,6 +169,9 @@ static void run(const struct perf_coll *coll, const struct perf_call *c)
         break;
     case PERF_ALL_TO_ALL:
         MPI_Alltoall(send, n, type, c->recv, n, type, MPI_COMM_WORLD);
+        break;
+    case PERF_ALL_TO_ALL_V:
+        run_pairs(coll, c, type, width);
         break;
     case PERF_SEND_RECV:
         MPI_Sendrecv(c->send, n, type, next, 0, c->recv, n, type, last, 0, MPI_COMM_WORLD,

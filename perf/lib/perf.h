@@ -58,10 +58,22 @@ struct perf_coll {
     enum choir_status (*run)(const struct perf_call *call);
     void (*fill)(const struct perf_call *call, uint64_t seed);      /* the inputs of this rank */
     uint64_t (*wrong)(const struct perf_call *call, uint64_t seed); /* elements of its outputs */
+    /* Elements that `from` sends `to`, where that differs by pair; else NULL. */
+    uint64_t (*pair)(const struct perf_call *call, uint32_t from, uint32_t to);
     /* After a cell, on the printing rank. May be NULL. */
     void (*summary)(const struct perf_call *call, double seconds);
 };
 
+/* What several collectives have in common (blocks.c): counts, a block or vector of every rank as the input, all of them as
+ * the output. */
+void perf_counts_whole(uint64_t count, uint32_t type_bytes, uint32_t ranks,
+                       struct perf_counts *out);
+void perf_counts_gather(uint64_t count, uint32_t type_bytes, uint32_t ranks,
+                        struct perf_counts *out);
+void perf_counts_scatter(uint64_t count, uint32_t type_bytes, uint32_t ranks,
+                         struct perf_counts *out);
+void perf_fill_own(const struct perf_call *call, uint64_t seed);
+uint64_t perf_wrong_gathered(const struct perf_call *call, uint64_t seed);
 /* Elements of each block when `count` elements are shared among ranks: rounded down to 16 bytes. */
 static inline uint64_t perf_share(uint64_t count, uint32_t type_bytes, uint32_t ranks)
 {

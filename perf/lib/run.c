@@ -194,25 +194,30 @@ static void alternate(const struct cell_run *c, bool stamp, struct perf_stats *s
     s->ratio = s->time_s / s->peer_s;
 }
 
-/* Of the last call of this thread's first rank; nothing where the library keeps none (groups, v-forms, streams). */
+/* What the table chooses for this call; nothing where no algorithm runs, or a group of sends and receives. */
 static void note_algorithm(const struct cell_run *c)
 {
     static const enum choir_kind kinds[] = {[PERF_ALL_REDUCE] = CHOIR_ALL_REDUCE,
                                             [PERF_ALL_GATHER] = CHOIR_ALL_GATHER,
                                             [PERF_REDUCE_SCATTER] = CHOIR_REDUCE_SCATTER,
                                             [PERF_ALL_TO_ALL] = CHOIR_ALL_TO_ALL,
-                                            [PERF_ALL_TO_ALL_V] = CHOIR_KINDS,
+                                            [PERF_ALL_TO_ALL_V] = CHOIR_ALL_TO_ALL_V,
                                             [PERF_BROADCAST] = CHOIR_BROADCAST,
                                             [PERF_REDUCE] = CHOIR_REDUCE,
                                             [PERF_GATHER] = CHOIR_GATHER,
                                             [PERF_SCATTER] = CHOIR_SCATTER,
-                                            [PERF_SEND_RECV] = CHOIR_KINDS,
-                                            [PERF_HYPERCUBE] = CHOIR_KINDS};
-    const struct comm_memo *memo = &c->thread->rank[0].call.comm->memo;
-    bool known = memo->bound && memo->bound->algorithm && memo->what.count == c->counts.param &&
-                 memo->what.kind == kinds[c->thread->job->coll->kind];
-    snprintf(c->cell->algorithm, sizeof(c->cell->algorithm), "%s",
-             known ? memo->bound->algorithm : "");
+                                            [PERF_SEND_RECV] = CHOIR_EXCHANGE,
+                                            [PERF_HYPERCUBE] = CHOIR_EXCHANGE};
+    const struct perf_call *call = &c->thread->rank[0].call;
+    struct comm_call what = {.kind = kinds[c->thread->job->coll->kind],
+                             .type = call->type,
+                             .op = call->op,
+                             .root = call->root,
+                             .count = call->count};
+    const char *name = "";
+    if (call->count && what.kind != CHOIR_EXCHANGE)
+        name = call_algorithm(call->comm, &what);
+    snprintf(c->cell->algorithm, sizeof(c->cell->algorithm), "%s", name);
 }
 
 static void measure(const struct cell_run *c, struct perf_stats *s)

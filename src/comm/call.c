@@ -85,16 +85,22 @@ static const char *flat_algorithm(enum choir_kind kind)
     return kind == CHOIR_ALL_REDUCE ? "two_shot" : "direct";
 }
 
+const char *call_algorithm(const struct choir_comm *c, const struct comm_call *call)
+{
+    struct choir_shape shape;
+    if (c->config.deterministic && plan_kind_reduces(call->kind))
+        return flat_algorithm(call->kind);
+    call_shape(c, call, &shape);
+    return plan_table_choose(c->table, &shape, needs_order(c, call));
+}
+
 enum choir_status call_bind_new(struct choir_comm *c, const struct comm_call *call,
                                 const char *algorithm, struct host_bound **bound)
 {
     struct choir_shape shape;
     struct choir_plan *plan;
     call_shape(c, call, &shape);
-    const char *name = algorithm ? algorithm
-                       : c->config.deterministic && plan_kind_reduces(call->kind)
-                           ? flat_algorithm(call->kind)
-                           : plan_table_choose(c->table, &shape, needs_order(c, call));
+    const char *name = algorithm ? algorithm : call_algorithm(c, call);
     enum choir_status st = plan_build(name, &shape, &plan);
     if (st != CHOIR_OK)
         return st;

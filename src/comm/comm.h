@@ -209,6 +209,7 @@ void call_free(struct comm_call *copy);
 /* After a task of a fixed form was prepared. */
 struct comm_task;
 void call_memoise(struct choir_comm *c, const struct comm_task *t);
+const char *call_algorithm(const struct choir_comm *c, const struct comm_call *call);
 uint32_t call_signature(const struct choir_comm *c, const struct comm_call *call);
 enum choir_status call_combine(struct choir_comm *c, const struct comm_call *call,
                                struct host_combine *combine);
