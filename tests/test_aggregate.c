@@ -127,7 +127,7 @@ static void everywhere(void (*fn)(int rank, int size, void *arg))
 {
     static const char *const env[] = {"CHOIR_TIMEOUT=20s", NULL};
     struct test_ranks job = {.ranks = RANKS, .hosts = 3, .env = env, .fn = fn};
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     seed = test_seed();
     if (!test_ranks_try(&job))
         FAIL("a rank failed");

@@ -100,7 +100,7 @@ static void values(void)
     good("CHOIR_RANK", KNOB_RANK, "-1", -1);
     good("CHOIR_RANK", KNOB_RANK, "007", 7);
     good("CHOIR_INSECURE", KNOB_INSECURE, "yes", 1);
-    good("CHOIR_SINGLE_COPY", KNOB_SINGLE_COPY, "OFF", 0);
+    good("CHOIR_ENCRYPT", KNOB_ENCRYPT, "OFF", 0);
     good("CHOIR_SLOT", KNOB_SLOT, "", 65536); /* empty: not set */
 
     bad("CHOIR_TIMEOUT", KNOB_TIMEOUT, "0", "1ms to 1000d");

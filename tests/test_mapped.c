@@ -186,7 +186,7 @@ static void both(int ranks, void (*fn)(int rank, int size, void *arg))
                                                                        "CHOIR_TIMEOUT=20s",
                                                                        "CHOIR_SINGLE_COPY=0", NULL};
     for (int f = 0; f < 2; f++) {
-        CHECK_OK(choir_id_create(&id));
+        test_id(&id);
         test_ranks(ranks, f ? forbidden : read, fn, NULL);
     }
 }
@@ -200,7 +200,7 @@ static void sums(void)
 static void the_way(void)
 {
     static const char *const env[] = {"CHOIR_TIMEOUT=20s", "CHOIR_SINGLE_COPY=0", NULL};
-    CHECK_OK(choir_id_create(&id));
+    test_id(&id);
     test_ranks(2, env, way_rank, NULL);
 }
 
