@@ -405,7 +405,7 @@ static enum choir_status advance_late(struct choir_comm *c, uint64_t waited_ns)
         nanosleep(&(struct timespec){.tv_nsec = (long)most_ns}, NULL);
         return creation_advance(c);
     }
-    uint32_t word = host_bell_prepare(h, HOST_ASLEEP_CALLER);
+    uint32_t word = host_bell_mark(h, HOST_ASLEEP_CALLER);
     enum choir_status st = creation_advance(c);
     if (st == CHOIR_IN_PROGRESS)
         host_bell_sleep(h, word, most_ns);

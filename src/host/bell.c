@@ -82,10 +82,16 @@ void host_bell_wake_own(struct host_comm *comm)
         service_kick();
 }
 
-uint32_t host_bell_prepare(struct host_comm *comm, uint32_t who)
+uint32_t host_bell_mark(struct host_comm *comm, uint32_t who)
 {
     uint32_t word = atomic_load(&comm->bell->word);
     atomic_fetch_or(&comm->bell->asleep, who);
+    return word;
+}
+
+uint32_t host_bell_prepare(struct host_comm *comm, uint32_t who)
+{
+    uint32_t word = host_bell_mark(comm, who);
     if (host_process.membarrier)
         syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0,
                 0); /* pairs with host_bell_ring */

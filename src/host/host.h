@@ -319,6 +319,8 @@ static inline void host_bell_ring(struct host_link *link)
 }
 /* Announces sleep; the caller must look once more before host_bell_sleep. Returns the word to sleep on. */
 uint32_t host_bell_prepare(struct host_comm *comm, uint32_t who);
+/* The same where only this process's threads ring (host_bell_wake_own): costs no fence. */
+uint32_t host_bell_mark(struct host_comm *comm, uint32_t who);
 void host_bell_sleep(struct host_comm *comm, uint32_t word, uint64_t most_ns);
 void host_bell_cancel(struct host_comm *comm, uint32_t who);
 void host_bell_wake_own(struct host_comm *comm); /* local events: service thread to caller */
