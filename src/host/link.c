@@ -177,6 +177,10 @@ bool host_link_ready(struct host_link *link)
     if (base_likely(state == HOST_LINK_READY))
         return true;
     if (state == HOST_LINK_NONE) {
+        atomic_fetch_add(&comm->making, 1);
+        atomic_store(&link->out, state = HOST_LINK_REACHING);
+    }
+    if (state == HOST_LINK_REACHING) {
         const struct host_member *m = &comm->member[link->peer];
         if (!host_peer_reach(m->peer, m->card)) {
             int32_t failed = atomic_load(&m->peer->failed);
@@ -221,6 +225,7 @@ bool host_link_ready(struct host_link *link)
     open_lanes(link);
     if (!link->mapped)
         atomic_fetch_add(&comm->frame_links, 1);
+    atomic_fetch_sub(&comm->making, 1);
     atomic_store_explicit(&link->out, HOST_LINK_READY, memory_order_release);
     return true;
 }

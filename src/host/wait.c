@@ -9,6 +9,7 @@
 
 #define SLEEP_NS                                                                                   \
     20000000u /* at most: the deadline and the report of lateness are looked at in between */
+#define LOOK_NS 200000u
 
 static bool uses_frames(const struct host_op *op)
 {
@@ -48,7 +49,16 @@ static bool spin(struct host_op *op)
     return false;
 }
 
-static bool sleep_once(struct host_op *op, bool wires)
+/* While links are made some news (a connection, a mapping) comes without a ring: it looks again after an eighth of
+ * what it has waited. */
+static uint64_t sleep_ns(const struct host_op *op, uint64_t waited_ns)
+{
+    return atomic_load_explicit(&op->comm->making, memory_order_relaxed)
+               ? base_min(base_max(waited_ns / 8, LOOK_NS), SLEEP_NS)
+               : SLEEP_NS;
+}
+
+static bool sleep_once(struct host_op *op, bool wires, uint64_t waited_ns)
 {
     uint32_t word = host_bell_prepare(op->comm, HOST_ASLEEP_CALLER);
     if (turn(op, wires)) {
@@ -57,7 +67,7 @@ static bool sleep_once(struct host_op *op, bool wires)
     }
     if (wires) /* the service thread takes the wires over meanwhile */
         service_driver_leave();
-    host_bell_sleep(op->comm, word, SLEEP_NS);
+    host_bell_sleep(op->comm, word, sleep_ns(op, waited_ns));
     if (wires)
         service_driver_enter();
     return turn(op, wires);
@@ -85,7 +95,7 @@ enum choir_status host_wait(struct host_op *op, uint64_t limit_ns,
             service_driver_enter();
         }
         uint64_t waited = base_now_ns() - start;
-        if (waited > spin_ns && !(done = sleep_once(op, wires)))
+        if (waited > spin_ns && !(done = sleep_once(op, wires, waited)))
             waited = base_now_ns() - start;
         else if (!done && (!wires || crowded(op)))
             sched_yield();
