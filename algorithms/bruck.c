@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * bruck.c: with positions on a circle, step k talks over a distance of 2^k, so any n takes ceil(log2 n)
- * steps. All-gather: everything gathered so far goes 2^k back, n-1 blocks in all. All-to-all: the block for
+ * steps. All-gather: everything gathered so far goes 2^k back, n-1 blocks in all. Reduce-scatter: the same
+ * backwards in time, the sums for the further half of the positions go 2^k on. All-to-all: the block for
  * distance p travels in the steps of p's one bits, about (n/2) log2 n blocks a rank: fewest messages, for
  * small blocks. Barrier: an empty message each step.
  * Source: J. Bruck, C.-T. Ho, S. Kipnis, E. Upfal, D. Weathersby, "Efficient algorithms for all-to-all
@@ -32,6 +33,39 @@ static void all_gather(struct choir_builder *b, const struct order *o)
                    CHOIR_PLACES(blocks(b, o, order_peer(o, n - d), have)));
         CHOIR_STEP(b, CHOIR_PLACES(blocks(b, o, order_peer(o, d), get)),
                    CHOIR_PLACES(blocks(b, o, -1, get)));
+    }
+}
+
+/* TMP part p is the sum so far for the rank p positions on. */
+static void reduce_scatter(struct choir_builder *b, const struct order *o)
+{
+    uint32_t n = o->n, d = 1;
+    struct choir_place own = CHOIR_LOCAL(.buf = CHOIR_IN), result = CHOIR_LOCAL(.buf = CHOIR_OUT);
+    if (n == 1) {
+        CHOIR_STEP(b, CHOIR_PLACES(own), CHOIR_PLACES(result));
+        return;
+    }
+    while (2 * d < n)
+        d *= 2;
+    choir_tmp(b, d);
+    for (bool first = true; d; d /= 2, first = false) {
+        uint32_t run = first ? n - d : d;
+        struct choir_place far = CHOIR_LOCAL(.buf = CHOIR_IN, .first = d, .run = run);
+        struct choir_place near = CHOIR_LOCAL(.buf = CHOIR_IN, .run = run), far_sum = far,
+                           near_sum = near;
+        far_sum.buf = near_sum.buf = CHOIR_TMP;
+        CHOIR_STEP(b, CHOIR_PLACES(first ? blocks(b, o, -1, far) : far_sum),
+                   CHOIR_PLACES(blocks(b, o, order_peer(o, d), far)));
+        CHOIR_STEP(b,
+                   CHOIR_PLACES(blocks(b, o, order_peer(o, n - d), near),
+                                first ? blocks(b, o, -1, near) : near_sum),
+                   CHOIR_PLACES(d == 1 ? result : near_sum));
+        if (first && run < d) { /* nothing came for these */
+            struct choir_place rest = CHOIR_LOCAL(.buf = CHOIR_IN, .first = run, .run = d - run);
+            struct choir_place sum = rest;
+            sum.buf = CHOIR_TMP;
+            CHOIR_STEP(b, CHOIR_PLACES(blocks(b, o, -1, rest)), CHOIR_PLACES(sum));
+        }
     }
 }
 
@@ -96,6 +130,8 @@ static enum choir_status build(const struct choir_shape *s, struct choir_builder
     choir_piece(b, s->slot_bytes);
     if (s->kind == CHOIR_ALL_TO_ALL)
         all_to_all(b, &o);
+    else if (s->kind == CHOIR_REDUCE_SCATTER || s->kind == CHOIR_REDUCE_SCATTER_V)
+        reduce_scatter(b, &o);
     else
         all_gather(b, &o);
     return choir_builder_status(b);
@@ -105,10 +141,11 @@ const struct choir_algorithm algorithm_bruck = {
     .bytes = sizeof(struct choir_algorithm),
     .abi = CHOIR_ALGORITHM_ABI,
     .name = "bruck",
-    .summary = "log n steps, any n; all_gather: n-1 blocks; all_to_all: (n/2) log n blocks; "
-               "barrier by dissemination; Bruck et al. 1997",
-    .kinds = 1u << CHOIR_ALL_GATHER | 1u << CHOIR_ALL_GATHER_V | 1u << CHOIR_ALL_TO_ALL |
-             1u << CHOIR_BARRIER,
+    .summary =
+        "log n steps, any n; all_gather, reduce_scatter: n-1 blocks; all_to_all: (n/2) log n "
+        "blocks; barrier by dissemination; Bruck et al. 1997",
+    .kinds = 1u << CHOIR_ALL_GATHER | 1u << CHOIR_ALL_GATHER_V | 1u << CHOIR_REDUCE_SCATTER |
+             1u << CHOIR_REDUCE_SCATTER_V | 1u << CHOIR_ALL_TO_ALL | 1u << CHOIR_BARRIER,
     .variants = "",
     .build = build,
 };

@@ -82,6 +82,7 @@ static void costs(void)
         check_cost("direct", CHOIR_ALL_TO_ALL, n, c, n - 1, (n - 1) * c);
         check_cost("pairwise", CHOIR_ALL_TO_ALL, n, c, n - 1, (n - 1) * c);
         check_cost("bruck", CHOIR_ALL_GATHER, n, c, log, (n - 1) * c);
+        check_cost("bruck", CHOIR_REDUCE_SCATTER, n, c, log, (n - 1) * c);
         check_cost("bruck", CHOIR_BARRIER, n, 0, log, 0);
         check_cost("pat", CHOIR_ALL_GATHER, n, c, log, (n - 1) * c);
         check_cost("pat", CHOIR_REDUCE_SCATTER, n, c, log, (n - 1) * c);
