@@ -41,7 +41,7 @@
  *
  * 5. V-forms. Counts differ by rank. offsets[r] is where the part of rank r begins in the buffer; NULL:
  * parts are packed in rank order. Output parts must not overlap. Offsets are local: ranks need not agree on
- * them. Counts must agree wherever two ranks state the same one, else CHOIR_ERR_MISMATCH on both.
+ * them. Counts must agree wherever two ranks state the same one, else CHOIR_ERR_MISMATCH on both (see 9).
  *
  * 6. Groups, with NCCL's meaning. Between choir_group_start and the matching choir_group_end calls are
  * only collected; at the end they run together: per communicator first all its sends and receives as one
@@ -64,7 +64,8 @@
  *
  * 9. Errors. Every call returns an enum choir_status; a negative one leaves a record
  * (choir_comm_last_error) that says what happened, where, and what to do. Handles and answers are
- * written on success only. "Errors" below names what a call adds to:
+ * written on success only. What breaks a communicator is told to all its ranks; one whose part of the
+ * operation was done already hears of it from its next call. "Errors" below names what a call adds to:
  *   of every call     CHOIR_ERR_POINTER (a NULL or destroyed handle), CHOIR_ERR_FORKED, CHOIR_ERR_NO_MEMORY;
  *   of an operation   those, CHOIR_ERR_STATE (being created, or finalized), CHOIR_ERR_BUSY,
  *                     CHOIR_ERR_ARGUMENT (struct choir_call), and what breaks a communicator:
@@ -388,7 +389,7 @@ CHOIR_API enum choir_status choir_comm_create(const struct choir_id *id, int ran
  * config: as for choir_comm_create. comm: receives the handle.
  * Ordering: all processes of the job call it, equally often. Threads: any.
  * Errors: as choir_comm_create; CHOIR_ERR_UNSUPPORTED a launcher whose library does not answer, named in
- *   the record.
+ *   the record. All are logged too: whoever starts the job may see nothing else.
  * Cost: as choir_comm_create, and one exchange with the launcher. Source: PMIx standard v4; PMI-1, PMI-2.
  *   Since: 0.1.
  */

@@ -3,7 +3,7 @@
  * watch.c: who is late, who is gone, who called something else; and telling everyone. A rank that has waited 100 ms asks the one it
  * waits for what that one called at the same place of the program (a ring of the last COMM_RECORDS calls); another answer is a
  * verdict: wrong calls never meet, so waiting on would be for ever. Verdicts go to every process reached and from there on, so
- * all ranks end with the same record. Runs on the waiting thread and on transports' threads; never blocks.
+ * a rank that found nothing itself ends with the finder's record. Runs on the waiting thread and on transports' threads; never blocks.
  */
 #include "base/knob.h"
 #include "comm/comm.h"
