@@ -2,6 +2,8 @@
 /*
  * wait.c: how a caller waits for its operation. It spins while the ranks of this host have a core each, yields after that (or
  * at once, where they outnumber the cores), and after CHOIR_SPIN sleeps on its bell; whoever brings something rings.
+ * Sleeping early is dear: the barrier of a sleeper interrupts every core, and once one operation takes longer than
+ * CHOIR_SPIN all ranks sleep in every further one (perf/NOTES.md "sleep").
  */
 #include "host/host.h"
 #include "base/knob.h"
@@ -16,9 +18,7 @@ static bool uses_frames(const struct host_op *op)
     return atomic_load_explicit(&op->comm->frame_links, memory_order_relaxed) != 0;
 }
 
-/* Ranks of this host share cores. Where they don't, falling asleep early costs all of them: the barrier of a sleeper
- * interrupts every core (32 ranks on 32 cores: 330 us an operation where none slept: 8). */
-#define CROWDED_SPIN_NS 100000u
+/* Ranks of this host share cores. */
 static bool crowded(const struct host_op *op)
 {
     return op->comm->local_ranks > op->comm->local_cores;
@@ -82,8 +82,6 @@ enum choir_status host_wait(struct host_op *op, uint64_t limit_ns,
     if (!wires && spin(op))
         return op->status;
     uint64_t start = base_now_ns(), spin_ns = (uint64_t)knob_int(KNOB_SPIN);
-    if (crowded(op))
-        spin_ns = base_min(spin_ns, CROWDED_SPIN_NS);
     if (wires)
         service_driver_enter();
     do {
