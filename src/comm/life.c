@@ -71,10 +71,12 @@ struct choir_comm *comm_alloc(const struct choir_config *config, enum choir_stat
 void comm_free(struct choir_comm *c)
 {
     creation_free(c);
-    watch_close(c);
+    c->magic = 0;
+    if (c->host_open && !host_comm_hide(&c->host))
+        return;
+    watch_close(c); /* now: an upcall may have begun a flood */
     if (c->host_open)
         host_comm_close(&c->host);
-    c->magic = 0;
     if (c->has_secret)
         host_secret_forget(c->id.secret);
     sodium_memzero(&c->id, sizeof(c->id));

@@ -25,12 +25,16 @@ enum choir_status host_comm_open(struct host_comm *comm)
     return CHOIR_OK;
 }
 
+bool host_comm_hide(struct host_comm *comm)
+{
+    if (peers_remove_comm(comm, 1000000000))
+        return true;
+    base_log(BASE_WARN, (int)comm->rank, "communicator memory kept: an upcall did not return");
+    return false;
+}
+
 void host_comm_close(struct host_comm *comm)
 {
-    if (!peers_remove_comm(comm, 1000000000)) {
-        base_log(BASE_WARN, (int)comm->rank, "communicator memory kept: an upcall did not return");
-        return;
-    }
     for (uint32_t r = 0; r < comm->size; r++) {
         struct host_link *link = atomic_load(&comm->link[r]);
         if (link)

@@ -76,7 +76,7 @@ struct host_transport {
 struct host_process {
     struct choir_process id;
     uint64_t host_key;
-    uint32_t transports;
+    _Atomic uint32_t transports; /* grows while the service thread runs already */
     struct host_transport transport[HOST_TRANSPORTS];
     bool opened;
     bool membarrier; /* sleepers pay the fence */
@@ -250,7 +250,9 @@ bool peers_remove_comm(struct host_comm *comm,
                        uint64_t most_ns); /* false: an upcall is still at work */
 enum choir_status host_comm_open(
     struct host_comm *comm); /* key, rank, size, member, slot_bytes ... set */
-void host_comm_close(struct host_comm *comm);
+/* No upcall enters the communicator any more, nor is in it; false: one did not return, so it is to be kept. */
+bool host_comm_hide(struct host_comm *comm);
+void host_comm_close(struct host_comm *comm); /* after host_comm_hide */
 /* Ends every operation of the communicator with status; first one wins. Any thread. */
 void host_comm_break(struct host_comm *comm, enum choir_status status,
                      const struct base_error_at *at, const char *remedy, const char *text, ...)

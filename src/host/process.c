@@ -283,8 +283,8 @@ void host_stop(void)
 
 uint32_t host_progress(void)
 {
-    uint32_t events = 0;
-    for (uint32_t i = 0; i < host_process.transports; i++) {
+    uint32_t events = 0, n = atomic_load(&host_process.transports); /* pairs with open_transport */
+    for (uint32_t i = 0; i < n; i++) {
         struct host_transport *t = &host_process.transport[i];
         if (pthread_mutex_trylock(&t->lock))
             continue;
