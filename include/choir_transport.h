@@ -117,7 +117,7 @@ struct choir_transport_ops {
     enum choir_status (*address)(struct choir_transport *t, void *address, size_t *bytes);
     /* Starts joining `peer`; returns at once. Frames sent meanwhile are kept. CHOIR_ERR_UNSUPPORTED: the address
      * shows that this transport cannot reach it. CHOIR_ERR_PEER_DEAD: the process is certainly no more.
-     * Makes no upcall and waits for none.
+     * Makes no upcall and waits for none; nor does a send before it is joined.
      * One endpoint a process: if the peer has connected, or connects before we are joined, this one goes on over its
      * connection. Where both are on their way, that of the process whose id is smaller (memcmp) stays. One
      * that failed before it was joined counts as not there. */

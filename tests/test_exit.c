@@ -109,6 +109,33 @@ static void leaves(void)
             }
 }
 
+/* Rank 1, once it has waited 100 ms, asks rank 2 what it called, and does not look at that connection again: its goodbye
+ * goes over it all the same. */
+static void asked_rank(int rank, int size, void *arg)
+{
+    (void)arg;
+    choir_comm *c;
+    float x = 1, y = 0;
+    CHECK_OK(choir_comm_create(&id, rank, size, NULL, &c));
+    if (rank == 2)
+        test_sleep_ms(160);
+    CHECK_OK(choir_reduce(c, &x, &y, 1, CHOIR_FLOAT32, CHOIR_SUM, 0, NULL));
+    if (rank != 1)
+        test_sleep_ms(400);
+    CHECK_OK(choir_comm_status(c));
+    CHECK_OK(choir_comm_destroy(c));
+}
+
+static void asked(void)
+{
+    for (int over = 0; over < 2; over++)
+        for (int i = 0; i < 5; i++) {
+            const char *const env[] = {over ? tcp[0] : shm[0], "CHOIR_ALGO=chain", NULL};
+            test_id(&id);
+            test_ranks(3, env, asked_rank, NULL);
+        }
+}
+
 /* A rank that is gone is named by a creation that waits for it, too. */
 static void split_rank(int rank, int size, void *arg)
 {
@@ -138,4 +165,4 @@ static void split(void)
     }
 }
 
-TEST_MAIN(TEST(orders), TEST(leaves), TEST(split))
+TEST_MAIN(TEST(orders), TEST(leaves), TEST(asked), TEST(split))

@@ -209,8 +209,8 @@ void watch_say_bye(struct choir_comm *c, enum comm_gone how)
 {
     for (uint32_t r = 0; r < c->host.size; r++) {
         struct host_peer *peer = c->host.member[r].peer;
-        if (r != c->host.rank && peer && host_peer_end(peer) && !atomic_load(&peer->failed))
-            host_control_send(&c->host, r, COMM_FRAME_BYE, (uint64_t[3]){how}, 0, NULL, 0);
+        if (r != c->host.rank && peer && !atomic_load(&peer->failed))
+            host_control_last(&c->host, r, COMM_FRAME_BYE, how);
     }
 }
 

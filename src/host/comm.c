@@ -3,7 +3,7 @@
  * comm.c: a communicator as the engine sees it: its bell, its links, its place in the table that frames are handed out by, and
  * the error that ends it.
  */
-#include "host/host.h"
+#include "host/process.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,4 +129,12 @@ bool host_control_send(struct host_comm *comm, uint32_t to, uint16_t kind, const
         atomic_store(&lent->request.done, 1);
     host_control_sweep(false);
     return st >= 0;
+}
+
+void host_control_last(struct host_comm *comm, uint32_t to, uint16_t kind, uint64_t arg)
+{
+    reach_send_last(
+        comm->member[to].peer,
+        &(struct choir_frame){
+            .kind = kind, .comm = comm->key, .from = comm->rank, .to = to, .arg = {arg}});
 }

@@ -261,6 +261,8 @@ void host_comm_break(struct host_comm *comm, enum choir_status status,
 bool host_control_send(struct host_comm *comm, uint32_t to, uint16_t kind, const uint64_t arg[3],
                        uint32_t flags, const void *payload, uint32_t bytes);
 
+/* A rank's last word, to who has heard of this process or is about to; arg as in frame.arg[0]. */
+void host_control_last(struct host_comm *comm, uint32_t to, uint16_t kind, uint64_t arg);
 void host_control_sweep(bool all); /* frees payloads that transports are done with */
 
 /* --- memory that peers can map (shared.c) -------------------------------------------------------- */

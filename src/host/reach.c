@@ -181,6 +181,20 @@ void process_failed(void *context, void *cookie, enum choir_status status, int s
         dead(peer, status, text);
 }
 
+void reach_send_last(struct host_peer *peer, const struct choir_frame *frame)
+{
+    struct host_end *best = host_peer_end(peer);
+    if (best) {
+        host_end_ops(best)->send(best->endpoint, frame, NULL, NULL);
+        return;
+    }
+    pthread_mutex_lock(&peer->lock);
+    for (uint32_t i = 0; i < host_process.transports; i++)
+        if (atomic_load(&peer->end[i].state) == HOST_END_TRYING)
+            host_end_ops(&peer->end[i])->send(peer->end[i].endpoint, frame, NULL, NULL);
+    pthread_mutex_unlock(&peer->lock);
+}
+
 /* No communicator is left, so nobody else looks at ends; upcalls that still come look at tables only. */
 void reach_disconnect(struct host_peer *peer)
 {
