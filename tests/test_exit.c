@@ -3,6 +3,7 @@
  * The end of a process that is no fault: destroy in any order, in an atexit handler, or not at all. Who still is in the last
  * operation ends it well; who calls another one is told at once which rank has left.
  */
+#include "comm/comm.h"
 #include "tests/lib/ranks.h"
 #include "tests/lib/test.h"
 #include <unistd.h>
@@ -165,4 +166,36 @@ static void split(void)
     }
 }
 
-TEST_MAIN(TEST(orders), TEST(leaves), TEST(asked), TEST(split))
+/* Rank 10 began to reach rank 11 and never looked whether it had; rank 11 came to use what was dialed. No tree joins
+ * the two. Rank 10 leaves first, and rank 11 must not take that for a death. */
+static void unlooked_rank(int rank, int size, void *arg)
+{
+    (void)arg;
+    choir_comm *c;
+    int32_t x = rank;
+    CHECK_OK(choir_comm_create(&id, rank, size, NULL, &c));
+    if (rank == 10) {
+        const struct host_member *m = &c->host.member[11];
+        (void)host_peer_reach(m->peer, m->card);
+        test_sleep_ms(300);
+        CHECK_OK(choir_recv(c, &x, 1, CHOIR_INT32, 11, NULL));
+        CHECK_EQ(x, 11);
+    } else if (rank == 11) {
+        test_sleep_ms(300);
+        CHECK_OK(choir_send(c, &x, 1, CHOIR_INT32, 10, NULL));
+        test_sleep_ms(500);
+        CHECK_EQ(atomic_load(&c->host.broken), 0);
+        CHECK_EQ(c->gone[10], COMM_DESTROYED);
+    }
+    CHECK_OK(choir_comm_destroy(c));
+}
+
+static void unlooked(void)
+{
+    for (int over = 0; over < 2; over++) {
+        test_id(&id);
+        test_ranks(12, over ? tcp : shm, unlooked_rank, NULL);
+    }
+}
+
+TEST_MAIN(TEST(orders), TEST(leaves), TEST(asked), TEST(split), TEST(unlooked))
