@@ -997,6 +997,7 @@ CHOIR_API enum choir_status choir_deregister(choir_comm *comm, choir_region *reg
 
 /*
  * Makes a part of every rank's memory known to all ranks.
+ * Windows are for loads and stores on one host: there is no put, signal or wait, and none to other hosts.
  * comm: a ready communicator. memory, bytes: this rank's part, any size, NULL with 0 bytes; mapped by
  *   ranks of other processes if it is memory of choir_mem_alloc. It stays allocated until the window is
  *   destroyed on all ranks. window: receives the handle.
