@@ -37,7 +37,7 @@ struct run {
     int left, signals, status;
     uint64_t kill_ns; /* 0: nobody is being ended */
     sigset_t before;
-    char directory[64], file[80];
+    char directory[256], file[256 + 3];
 };
 
 static const int passed_on[] = {SIGINT,  SIGTERM, SIGHUP,  SIGQUIT,
@@ -61,7 +61,7 @@ static void set_environment(const struct run *run, int r)
         local += i < r;
         on_host++;
     }
-    char text[96];
+    char text[sizeof(run->file) + 5];
     snprintf(text, sizeof(text), "file:%s", run->file);
     setenv("CHOIR_RENDEZVOUS", text, 1);
     set_number("CHOIR_RANK", r);
@@ -310,7 +310,7 @@ static bool make_directory(struct run *run)
 {
     const char *tmp[] = {getenv("TMPDIR"), "/tmp", "/dev/shm"};
     for (size_t i = 0; i < base_count(tmp); i++) {
-        if (!tmp[i] || strlen(tmp[i]) > 40)
+        if (!tmp[i] || strlen(tmp[i]) > sizeof(run->directory) - sizeof("/choir-run-XXXXXX"))
             continue;
         snprintf(run->directory, sizeof(run->directory), "%s/choir-run-XXXXXX", tmp[i]);
         if (mkdtemp(run->directory)) {
