@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command choir-plan: what it prints, its exit status, and that a wrong argument is named. */
 #include "tests/lib/test.h"
+#include <fcntl.h>
 #include <limits.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -101,8 +102,9 @@ static void mistakes(void)
 /* Dump, edit, load, verify. */
 static void plans(void)
 {
-    char path[] = "/tmp/choir-plan-test-XXXXXX", command[512];
-    int fd = mkstemp(path);
+    char path[300], command[512];
+    test_path(path, sizeof(path), "plans");
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
     CHECK_LE(0, fd);
     expect("all_reduce 4K --ranks 4 --algo ring --verify", 0, "proved");
     expect("all_reduce 4K --ranks 4 --algo ring --dump 2", 0,
@@ -135,14 +137,14 @@ static void plans(void)
     CHECK_EQ(ftruncate(fd, 300), 0);
     expect(command, 2, "line");
     close(fd);
-    unlink(path);
     expect("all_reduce 4K --ranks 100 --algo tree --svg -", 0, "drawn in part: 64 of 100 ranks");
 }
 
 static void clusters(void)
 {
-    char path[] = "/tmp/choir-topo-test-XXXXXX", command[512];
-    int fd = mkstemp(path);
+    char path[300], command[512];
+    test_path(path, sizeof(path), "topo");
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
     CHECK_LE(0, fd);
     CHECK_EQ(run("--write-topo --hosts 3 --per-host 2"), 0);
     CHECK_LT(0, write(fd, output, strlen(output)));
@@ -161,7 +163,6 @@ static void clusters(void)
     CHECK_LT(0, write(fd, "net alfa 3\n", 11));
     expect(command, 2, "line 10, column 5");
     close(fd);
-    unlink(path);
 }
 
 TEST_MAIN(TEST(answers), TEST(mistakes), TEST(plans), TEST(clusters))

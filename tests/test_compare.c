@@ -4,12 +4,12 @@
 #include "tests/lib/test.h"
 #include <unistd.h>
 
-static char path[64], output[65536];
+static char path[300], output[65536];
 static FILE *csv;
 
 static void begin(void)
 {
-    snprintf(path, sizeof(path), "/tmp/choir-compare-%d.csv", (int)getpid());
+    test_path(path, sizeof(path), "rounds.csv");
     csv = fopen(path, "w");
     CHECK(csv != NULL);
     fprintf(csv, "round,peer,transport,ranks,collective,place,bytes\n");

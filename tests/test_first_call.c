@@ -4,7 +4,7 @@
 #include "choir.h"
 #include <unistd.h>
 
-static char file[64];
+static char file[300] = "file:";
 static uint64_t count;
 
 /* Joins as `rank`, does one all-reduce in place and looks at the result. */
@@ -35,7 +35,7 @@ static void run(int size, int rounds, const uint64_t *counts, size_t n)
 {
     for (int round = 0; round < rounds; round++)
         for (size_t i = 0; i < n; i++) {
-            snprintf(file, sizeof(file), "file:/tmp/choir-first-%d", (int)getpid());
+            test_path(file + 5, sizeof(file) - 5, "id");
             unlink(file + 5);
             count = counts[i];
             test_processes(size, first_all_reduce, NULL);

@@ -28,7 +28,8 @@ static void body(int rank, int size, void *arg)
         CHECK_OK(choir_group_start());
         CHECK_OK(choir_recv(c, a, count, CHOIR_INT32, last, NULL));
         CHECK_OK(choir_recv(c, b, count, CHOIR_INT32, first, NULL));
-        CHECK_OK(choir_recv(c, a, count, CHOIR_INT32, last, NULL)); /* a second one keeps its order */
+        CHECK_OK(
+            choir_recv(c, a, count, CHOIR_INT32, last, NULL)); /* a second one keeps its order */
         CHECK_OK(choir_group_end());
         expect(a, last);
         expect(b, first);

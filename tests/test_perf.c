@@ -4,6 +4,7 @@
 #include "perf/lib/perf.h"
 #include "perf/lib/traffic.h"
 #include "reduce/reduce.h"
+#include <fcntl.h>
 #include <unistd.h>
 
 #define PARSE(args, ...)                                                                           \
@@ -150,8 +151,9 @@ static void numbers(void)
 
 static void json(void)
 {
-    char path[] = "/tmp/choir-test-json-XXXXXX", got[256] = "";
-    int fd = mkstemp(path);
+    char path[300], got[256] = "";
+    test_path(path, sizeof(path), "json");
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
     CHECK_LE(0, fd);
     const char *actual;
     struct perf_json *j = perf_json_open(path, false, &actual);
@@ -165,9 +167,7 @@ static void json(void)
     CHECK_STR(got, "{\n \"a\": \"q\\\"\\\\\\u000a\\u00c3\",\n \"l\": [-3, null]\n}\n");
     j = perf_json_open(path, true, &actual); /* kept: another name is taken */
     CHECK(j != NULL && strcmp(actual, path));
-    unlink(actual);
     CHECK(perf_json_close(j));
-    unlink(path);
     close(fd);
     CHECK(!perf_json_open("/nonexistent/x", false, &actual));
 }

@@ -104,8 +104,8 @@ static void modes(void)
 
 static void json(void)
 {
-    char path[64];
-    snprintf(path, sizeof(path), "/tmp/choir-perf-%d.json", (int)getpid());
+    char path[300];
+    test_path(path, sizeof(path), "json");
     CHECK_EQ(test_program(20, output, sizeof(output), "all_reduce_perf",
                           "--local 2 -b 8 -e 8 --json %s", path),
              0);
@@ -114,7 +114,6 @@ static void json(void)
     size_t n = fread(output, 1, sizeof(output) - 1, f);
     output[n] = 0;
     fclose(f);
-    unlink(path);
     CHECK(strstr(output, "\"collective\": \"all_reduce\"") && strstr(output, "\"p99_us\": "));
 }
 

@@ -141,12 +141,10 @@ static void edits_are_judged(void)
     free(text);
 }
 
-static void file_with(char *path, const char *text)
+static void file_with(char path[300], const char *text)
 {
-    strcpy(path, "/tmp/choir-plans-XXXXXX");
-    int fd = mkstemp(path);
-    CHECK_LE(0, fd);
-    FILE *f = fdopen(fd, "w");
+    test_path(path, 300, "plans");
+    FILE *f = fopen(path, "w");
     CHECK(f && fputs(text, f) >= 0);
     CHECK_EQ(fclose(f), 0);
 }
@@ -185,7 +183,7 @@ static void proved_for(const struct choir_layout *l, uint64_t count, uint32_t ty
 
 static void loaded_and_chosen(void)
 {
-    char path[64], *text = text_of("five", "ring", CHOIR_ALL_REDUCE, 5, 100000, 7, 1 << 20);
+    char path[300], *text = text_of("five", "ring", CHOIR_ALL_REDUCE, 5, 100000, 7, 1 << 20);
     struct choir_layout *l = plan_layout_regular(1, 5);
     struct plan_cluster c;
     struct plan_table *before, *t, *wish;

@@ -10,7 +10,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char dir[] = "/tmp/choir-topo-XXXXXX";
+static const char *dir(void)
+{
+    static char path[200];
+    if (!path[0])
+        test_path(path, sizeof(path), "");
+    return path;
+}
 
 static void write_file(const char *path, const char *text)
 {
@@ -65,9 +71,9 @@ static void pinned(void)
 
 static void group(const char *path, const char *file, const char *text)
 {
-    char name[256], *slash;
-    snprintf(name, sizeof(name), "%s/%s/%s", dir, path, file);
-    for (slash = name + strlen(dir) + 1; (slash = strchr(slash, '/')); slash++) {
+    char name[512], *slash;
+    snprintf(name, sizeof(name), "%s/%s/%s", dir(), path, file);
+    for (slash = name + strlen(dir()) + 1; (slash = strchr(slash, '/')); slash++) {
         *slash = '\0';
         mkdir(name, 0700);
         *slash = '/';
@@ -77,39 +83,39 @@ static void group(const char *path, const char *file, const char *text)
 
 static void cgroups(void)
 {
-    struct topo_limits l = topo_cgroup_limits("", dir);
+    struct topo_limits l = topo_cgroup_limits("", dir());
     CHECK_EQ(l.cpus, 0);
-    l = topo_cgroup_limits("0::/a/b\n", dir); /* nothing there */
+    l = topo_cgroup_limits("0::/a/b\n", dir()); /* nothing there */
     CHECK_EQ(l.cpus, 0);
     CHECK_EQ(l.memory_bytes, 0);
     group("a/b", "cpu.max", "350000 100000\n");
     group("a", "cpu.max", "max 100000\n");
     group("a", "memory.max", "1000000\n");
     group("a/b", "memory.max", "max\n");
-    l = topo_cgroup_limits("1:name=systemd:/x\n0::/a/b\n", dir);
+    l = topo_cgroup_limits("1:name=systemd:/x\n0::/a/b\n", dir());
     CHECK_EQ(l.cpus, 4); /* three and a half */
     CHECK_EQ(l.memory_bytes, 1000000);
     group("a", "cpu.max", "50000 100000\n");
-    l = topo_cgroup_limits("0::/a/b", dir); /* the parent's is less; no newline */
+    l = topo_cgroup_limits("0::/a/b", dir()); /* the parent's is less; no newline */
     CHECK_EQ(l.cpus, 1);
-    l = topo_cgroup_limits("0::/\n", dir);
+    l = topo_cgroup_limits("0::/\n", dir());
     CHECK_EQ(l.cpus, 0);
     group("cpu/v1", "cpu.cfs_quota_us", "200000\n");
     group("cpu/v1", "cpu.cfs_period_us", "100000\n");
     group("memory/v1", "memory.limit_in_bytes", "9223372036854771712\n"); /* v1 for none */
-    l = topo_cgroup_limits("4:cpu,cpuacct:/v1\n3:memory:/v1\n", dir);
+    l = topo_cgroup_limits("4:cpu,cpuacct:/v1\n3:memory:/v1\n", dir());
     CHECK_EQ(l.cpus, 2);
     CHECK_EQ(l.memory_bytes, 0);
     group("cpu/v1", "cpu.cfs_quota_us", "-1\n");
-    CHECK_EQ(topo_cgroup_limits("4:cpu:/v1\n", dir).cpus, 0);
-    CHECK_EQ(topo_cgroup_limits("garbage\n:\n::\n4:cpu\n\n", dir).cpus, 0);
+    CHECK_EQ(topo_cgroup_limits("4:cpu:/v1\n", dir()).cpus, 0);
+    CHECK_EQ(topo_cgroup_limits("garbage\n:\n::\n4:cpu\n\n", dir()).cpus, 0);
 }
 
 static void round_trip(void)
 {
     char path[256], *one, *two;
     size_t n;
-    snprintf(path, sizeof(path), "%s/topo", dir);
+    test_path(path, sizeof(path), "topo");
     struct topo t = *topo_get(), u;
     t.nic[0] = (struct topo_nic){.name = "eth9", .mbps = 200000, .up = true};
     t.nic[1] = (struct topo_nic){.name = "lo", .up = false, .loopback = true};
@@ -151,7 +157,7 @@ static void refused(void)
     char path[256];
     struct topo t = {.cores = 77};
     struct choir_error e = {.bytes = sizeof(e)};
-    snprintf(path, sizeof(path), "%s/bad", dir);
+    test_path(path, sizeof(path), "bad");
     for (size_t i = 0; i < base_count(bad); i++) {
         write_file(path, bad[i]);
         CHECK_EQ(topo_load(path, &t), CHOIR_ERR_ARGUMENT);
@@ -159,10 +165,10 @@ static void refused(void)
         e = *base_error_thread();
         CHECK(strstr(e.text, "bad") && e.remedy[0]);
     }
-    snprintf(path, sizeof(path), "%s/absent", dir);
+    test_path(path, sizeof(path), "absent");
     CHECK_EQ(topo_load(path, &t), CHOIR_ERR_SYSTEM);
     CHECK_EQ(base_error_thread()->sys_errno, 2);
-    CHECK_EQ(topo_load(dir, &t), CHOIR_ERR_ARGUMENT); /* a directory */
+    CHECK_EQ(topo_load(dir(), &t), CHOIR_ERR_ARGUMENT); /* a directory */
 }
 
 /* A good file with random damage is loaded or refused, and never worse. */
@@ -171,7 +177,7 @@ static void damaged(void)
     char path[256], *good;
     size_t n;
     uint64_t state = test_seed();
-    snprintf(path, sizeof(path), "%s/damaged", dir);
+    test_path(path, sizeof(path), "damaged");
     FILE *f = open_memstream(&good, &n);
     topo_print(topo_get(), f);
     fclose(f);
@@ -232,7 +238,7 @@ static void host_id(void)
     /* A file does not say which host this is. */
     setenv("CHOIR_HOST_ID", "this one", 1);
     knob_reload();
-    snprintf(path, sizeof(path), "%s/topo", dir);
+    test_path(path, sizeof(path), "topo");
     FILE *f = fopen(path, "w");
     topo_print(topo_get(), f);
     fclose(f);
@@ -246,7 +252,7 @@ static void replaced_rank(int rank, int size, void *arg)
 {
     (void)size, (void)arg;
     char path[256];
-    snprintf(path, sizeof(path), "%s/%s", dir, rank ? "absent" : "small");
+    test_path(path, sizeof(path), rank ? "absent" : "small");
     setenv("CHOIR_TOPO_FILE", path, 1);
     setenv("CHOIR_LOG_FILE", "/dev/null", 1); /* the complaint is expected */
     knob_reload();
@@ -261,18 +267,10 @@ static void replaced_rank(int rank, int size, void *arg)
 static void replaced(void)
 {
     char path[256];
-    CHECK(mkdtemp(dir) != NULL);
-    snprintf(path, sizeof(path), "%s/small", dir);
+    test_path(path, sizeof(path), "small");
     write_file(path, "choir-topology 1\n\n# a comment\ncores 3\nthreads 6\n");
     test_processes(2, replaced_rank, NULL);
 }
 
-static void clean(void)
-{
-    char command[256];
-    snprintf(command, sizeof(command), "rm -rf '%s'", dir);
-    CHECK_EQ(system(command), 0);
-}
-
 TEST_MAIN(TEST(replaced), TEST(present), TEST(pinned), TEST(cgroups), TEST(round_trip),
-          TEST(refused), TEST(damaged), TEST(hash), TEST(host_id), TEST(clean))
+          TEST(refused), TEST(damaged), TEST(hash), TEST(host_id))

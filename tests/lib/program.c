@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -73,6 +74,7 @@ int test_command(unsigned seconds, char *output, size_t bytes, const char *comma
     CHECK_LE(0, pid);
     if (!pid) { /* its own group, so that ranks it started end with it */
         setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(fds[1], 1);
         dup2(fds[1], 2);
         close(fds[0]);
@@ -82,7 +84,7 @@ int test_command(unsigned seconds, char *output, size_t bytes, const char *comma
     }
     close(fds[1]);
     output[0] = 0;
-    bool ended = collect(fds[0], now() + seconds, output, bytes);
+    bool ended = collect(fds[0], now() + seconds * (TEST_SANITIZED ? 5 : 1), output, bytes);
     if (!ended)
         kill(-pid, SIGKILL);
     CHECK_EQ(waitpid(pid, &status, 0), pid);

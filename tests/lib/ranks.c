@@ -205,14 +205,16 @@ bool test_ranks_try(const struct test_ranks *job)
     for (int p = 0; p < processes; p++)
         if (!(pid[p] = test_fork(job->env)))
             child(job, p, processes, each);
-    bool good = true;
+    bool good = true, skipped = false;
     uint64_t end = UINT64_MAX;
     while (left) {
         bool idle = true;
         for (int p = 0, st; p < processes; p++) {
             if (!pid[p] || waitpid(pid[p], &st, WNOHANG) != pid[p])
                 continue;
-            if (st && good) {
+            if (WIFEXITED(st) && WEXITSTATUS(st) == 77)
+                skipped = true; /* it said why */
+            else if (st && good && !skipped) {
                 fprintf(stderr, "process %d of %d %s %d\n", p, processes,
                         WIFSIGNALED(st) ? "ended by signal" : "exited with",
                         WIFSIGNALED(st) ? WTERMSIG(st) : WEXITSTATUS(st));
@@ -221,7 +223,7 @@ bool test_ranks_try(const struct test_ranks *job)
             }
             pid[p] = 0, left--, idle = false;
         }
-        if (test_now_ms() > end)
+        if (skipped || test_now_ms() > end)
             for (int p = 0; p < processes; p++)
                 if (pid[p])
                     kill(pid[p], SIGKILL);
@@ -229,6 +231,8 @@ bool test_ranks_try(const struct test_ranks *job)
             test_sleep_ms(1);
     }
     free(pid);
+    if (skipped)
+        test_skip("a rank of %d", job->ranks);
     return good;
 }
 

@@ -3,12 +3,19 @@
 #include "tests/lib/test.h"
 #include "base/base.h"
 #include <pthread.h>
+#include <ftw.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <time.h>
 #include <unistd.h>
 
 static const char *current = "";
+static struct { /* the case under way, in the process and thread of test_main */
+    pid_t thread;
+    jmp_buf end;
+} running;
+static char directory[256];
 static uint64_t seed;
 
 void test_deadline(unsigned seconds)
@@ -41,6 +48,29 @@ uint64_t test_seed(void)
     return seed;
 }
 
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *walk)
+{
+    (void)st, (void)kind, (void)walk;
+    return remove(path);
+}
+
+/* Killed, a test leaves its directory to tests/check/run. */
+static void remove_directory(void)
+{
+    if (directory[0] && running.thread == gettid())
+        nftw(directory, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+void test_path(char *path, size_t bytes, const char *name)
+{
+    if (!directory[0]) {
+        const char *under = getenv("TMPDIR");
+        snprintf(directory, sizeof(directory), "%s/choir-test-XXXXXX", under ? under : "/tmp");
+        CHECK(mkdtemp(directory) != NULL);
+    }
+    CHECK_LT(snprintf(path, bytes, "%s%s%s", directory, *name ? "/" : "", name), bytes);
+}
+
 void test_fail_at(const char *file, int line, const char *format, ...)
 {
     va_list ap;
@@ -53,6 +83,7 @@ void test_fail_at(const char *file, int line, const char *format, ...)
     fputc('\n', stderr);
     funlockfile(stderr);
     va_end(ap);
+    remove_directory();
     _exit(1);
 }
 
@@ -65,6 +96,8 @@ void test_skip(const char *format, ...)
     putchar('\n');
     va_end(ap);
     fflush(stdout);
+    if (running.thread == gettid())
+        longjmp(running.end, 1);
     _exit(77);
 }
 
@@ -87,20 +120,30 @@ void test_check_ok(int status, const char *what, const char *file, int line)
                  e->text, e->remedy);
 }
 
+/* False: it was skipped. */
+static bool run_case(const struct test_case *c)
+{
+    current = c->name;
+    if (setjmp(running.end))
+        return false;
+    c->fn();
+    return true;
+}
+
 int test_main(int argc, char **argv, const struct test_case *cases, size_t count)
 {
     signal(SIGALRM, late);
     test_deadline(60);
     setvbuf(stdout, NULL, _IOLBF, 0);
-    size_t ran = 0;
+    running.thread = gettid();
+    size_t ran = 0, skipped = 0;
     for (size_t i = 0; i < count; i++) {
         bool wanted = argc < 2;
         for (int a = 1; a < argc; a++)
             wanted |= !strcmp(argv[a], cases[i].name);
         if (!wanted)
             continue;
-        current = cases[i].name;
-        cases[i].fn();
+        skipped += !run_case(&cases[i]);
         ran++;
     }
     if (!ran) {
@@ -108,7 +151,8 @@ int test_main(int argc, char **argv, const struct test_case *cases, size_t count
         return 1;
     }
     test_id_end();
-    return 0;
+    remove_directory();
+    return ran == skipped ? 77 : 0;
 }
 
 struct rank_thread {

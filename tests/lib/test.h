@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * test.h: the harness. A test is one program: exit 0 passed, 1 failed, 77 skipped (reason printed).
+ * test.h: the harness. A test is one program: exit 0 passed, 1 failed, 77 all of it skipped (reasons printed).
  * main() is TEST_MAIN(list of TEST(name)); arguments pick cases by name; every program has a 60 s deadline unless
  * it calls test_deadline().
  */
@@ -32,9 +32,11 @@
 void test_deadline(unsigned seconds); /* from now on */
 _Noreturn void test_fail_at(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Ends the case, or goes on without a part of it; both named. */
 _Noreturn void test_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
-void test_skip_part(const char *format, ...)
-    __attribute__((format(printf, 1, 2))); /* named, goes on */
+void test_skip_part(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Path of a file in a directory of this test's own (under TMPDIR or /tmp), which ends with the test; "" names it. */
+void test_path(char *path, size_t bytes, const char *name);
 /* How much to try: 0 CHOIR_TEST_SHORT (sanitizers in CI), 1, 2 CHOIR_TEST_LONG (make test-long, faults in CI). */
 int test_effort(void);
 uint64_t test_seed(void); /* CHOIR_TEST_SEED or fresh; printed on failure */
