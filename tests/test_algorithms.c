@@ -476,9 +476,10 @@ static void sweep_all(struct choir_layout *layout, bool thorough)
 static void one_host(void)
 {
     static const uint32_t more[] = {24, 31, 32, 33};
-    for (uint32_t n = 1; n <= 17; n++)
+    uint32_t most = (uint32_t)TEST_BY_EFFORT(8, 17, 17);
+    for (uint32_t n = 1; n <= most; n++)
         sweep_all(plan_layout_regular(1, n), n <= 7);
-    for (size_t i = 0; i < base_count(more); i++)
+    for (size_t i = 0; i < base_count(more) && test_effort(); i++)
         sweep_all(plan_layout_regular(1, more[i]), false);
     printf("%llu runs\n", (unsigned long long)ran);
 }
@@ -516,7 +517,7 @@ static void compositions(struct choir_layout *layout)
                                 base_random(&seed), true);
             CHECK(found);
         }
-        for (int k = 0; k < 40; k++) {
+        for (int k = 0; k < TEST_BY_EFFORT(10, 40, 40); k++) {
             char name[128];
             snprintf(name, sizeof(name), "hierarchical(%s,%s)",
                      names[base_random(&seed) % base_count(names)],
@@ -537,7 +538,7 @@ static void several_hosts(void)
         "0101",         "0000111122223333", "0123012301230", "0120012211",
         "000000112222", "01234567",         "0012",          "0000111122223333444455556666"};
     uint64_t key[RANKS_MOST], seed = test_seed();
-    for (size_t i = 0; i < base_count(hosts); i++) {
+    for (size_t i = 0; i < base_count(hosts); i += (size_t)TEST_BY_EFFORT(3, 1, 1)) {
         uint32_t n = (uint32_t)strlen(hosts[i]);
         for (uint32_t r = 0; r < n; r++)
             key[r] = (uint64_t)hosts[i][r];
@@ -545,7 +546,7 @@ static void several_hosts(void)
         compositions(layout);
         sweep_all(layout, n < 6);
     }
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < TEST_BY_EFFORT(1, 6, 6); i++) {
         uint32_t n = 2 + (uint32_t)(base_random(&seed) % 20),
                  h = 2 + (uint32_t)(base_random(&seed) % 5);
         for (uint32_t r = 0; r < n; r++)

@@ -137,7 +137,7 @@ static void near_the_best(void)
 {
     static const uint32_t layout[][2] = {{1, 4}, {1, 8}, {2, 4}, {16, 1}, {4, 8}, {3, 5}};
     int off = 0, all = 0;
-    for (size_t i = 0; i < base_count(layout); i++) {
+    for (size_t i = 0; i < base_count(layout); i += (size_t)TEST_BY_EFFORT(4, 1, 1)) {
         struct choir_layout *l = plan_layout_regular(layout[i][0], layout[i][1]);
         struct plan_table *t = table_of(l, "");
         struct plan_cluster c;
@@ -252,7 +252,7 @@ static void bad_wishes(void)
     int level = base_log_level;
     base_log_level = BASE_ERROR;
     static const char alphabet[] = "ring,;=:^-64KMall_reduce()tree \n\x01\xff";
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < TEST_BY_EFFORT(2000, 20000, 200000); i++) {
         char text[64];
         size_t n = base_random(&seed) % 60;
         for (size_t j = 0; j < n; j++)
@@ -268,6 +268,8 @@ static void bad_wishes(void)
 /* All collectives x all size classes of 8 ranks: what a program that uses everything pays in all. */
 static void quick(void)
 {
+    if (!test_effort())
+        test_skip("not in the short form");
     struct choir_layout *l = plan_layout_regular(1, 8);
     struct plan_table *t = table_of(l, "");
     uint64_t start = base_now_ns(), most = 0;

@@ -89,7 +89,7 @@ static void worker(int rank, int size, uint64_t seed)
 static void killed(void)
 {
     uint64_t seed = test_seed();
-    int trials = test_long() ? 200 : 24;
+    int trials = test_long() ? 200 : TEST_BY_EFFORT(6, 24, 200);
     test_deadline(test_long() ? 600 : 100);
     for (int trial = 0; trial < trials; trial++) {
         uint64_t x = test_mix(seed + (uint64_t)trial);

@@ -100,7 +100,7 @@ static uint64_t free_kib(void)
 static void many(void)
 {
     static const char *const env[] = {"CHOIR_CREATE_TIMEOUT=100s", "CHOIR_TIMEOUT=100s", NULL};
-    int n = test_long() ? 512 : getenv("CHOIR_TEST_SHORT") ? 8 : 64;
+    int n = test_long() ? 512 : TEST_BY_EFFORT(8, 64, 512);
     struct rlimit processes, files;
     test_deadline(test_long() ? 300 : 100);
     CHECK(!getrlimit(RLIMIT_NPROC, &processes) && !getrlimit(RLIMIT_NOFILE, &files));

@@ -57,12 +57,12 @@ static void sweep(const char *prefix, uint32_t most)
 static void own_algorithms(void)
 {
     plans_register();
-    sweep("t_", 13);
+    sweep("t_", (uint32_t)TEST_BY_EFFORT(7, 13, 13));
 }
 
 static void built_in_algorithms(void)
 {
-    sweep("", 9);
+    sweep("", (uint32_t)TEST_BY_EFFORT(5, 9, 9));
 }
 
 static enum choir_status crossed(const struct choir_shape *s, struct choir_builder *b)

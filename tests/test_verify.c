@@ -49,16 +49,15 @@ static void each(bool own, void (*fn)(const char *name, const struct choir_algor
 /* All rank counts at full effort; fewer of the large ones otherwise. */
 static uint32_t step(uint32_t n)
 {
-    static const uint32_t dense[] = {9, 17, 64};
-    return n < dense[test_effort()] ? 1 : 1 + n / 5;
+    return n < (uint32_t)TEST_BY_EFFORT(9, 17, 64) ? 1 : 1 + n / 5;
 }
 
 static void one_host(const char *name, const struct choir_algorithm *a)
 {
     static const uint64_t counts[] = {1000, 0, 1, 7, 129};
-    uint32_t k = 0;
+    uint32_t k = 0, most = (uint32_t)TEST_BY_EFFORT(20, 64, 64);
     for (enum choir_kind kind = 0; kind < CHOIR_KINDS; kind++)
-        for (uint32_t n = 1; a->kinds >> kind & 1 && n <= 64; n += step(n)) {
+        for (uint32_t n = 1; a->kinds >> kind & 1 && n <= most; n += step(n)) {
             struct choir_layout *l = plan_layout_regular(1, n);
             prove(name, kind, l, counts[k % base_count(counts)], k % n);
             k++;
@@ -113,7 +112,7 @@ static void many_hosts(const char *name, const struct choir_algorithm *a)
                                         {2, 3, 1},    {4, 4, 4},    {1, 1, 1, 1, 1},
                                         {5, 1, 1, 2}, {8, 8, 8, 8}, {7, 3, 5, 2, 1, 4}};
     uint64_t seed = test_seed();
-    for (size_t i = 0; i < base_count(sizes); i++) {
+    for (size_t i = 0; i < base_count(sizes); i += (size_t)TEST_BY_EFFORT(4, 1, 1)) {
         uint32_t hosts = 0;
         while (hosts < 6 && sizes[i][hosts])
             hosts++;
@@ -123,7 +122,7 @@ static void many_hosts(const char *name, const struct choir_algorithm *a)
             plan_layout_free(l);
         }
     }
-    for (int i = 0; i < (test_effort() > 1 ? 30 : 2); i++) {
+    for (int i = 0; i < TEST_BY_EFFORT(0, 2, 30); i++) {
         uint32_t some[8], hosts = 2 + (uint32_t)(base_random(&seed) % 7);
         for (uint32_t h = 0; h < hosts; h++)
             some[h] = 1 + (uint32_t)(base_random(&seed) % 9);
@@ -185,6 +184,8 @@ static void large(const char *name, const struct choir_algorithm *a)
 
 static void thousands_of_ranks(void)
 {
+    if (!test_effort())
+        test_skip("not in the short form");
     each(false, large);
 }
 
@@ -226,7 +227,7 @@ static void sequences(void)
 {
     uint64_t seed = test_seed();
     plans_register();
-    for (int i = 0; i < (test_effort() > 1 ? 3000 : 150); i++) {
+    for (int i = 0; i < TEST_BY_EFFORT(30, 150, 3000); i++) {
         uint32_t n = 1 + (uint32_t)(base_random(&seed) % 12);
         struct choir_layout *l = plan_layout_regular(1, n);
         sequence(&seed, l);

@@ -39,6 +39,8 @@ void test_skip_part(const char *format, ...) __attribute__((format(printf, 1, 2)
 void test_path(char *path, size_t bytes, const char *name);
 /* How much to try: 0 CHOIR_TEST_SHORT (sanitizers in CI), 1, 2 CHOIR_TEST_LONG (make test-long, faults in CI). */
 int test_effort(void);
+#define TEST_BY_EFFORT(brief, usual, thorough)                                                     \
+    (((const int[]){brief, usual, thorough})[test_effort()])
 uint64_t test_seed(void); /* CHOIR_TEST_SEED or fresh; printed on failure */
 
 #define FAIL(...) test_fail_at(__FILE__, __LINE__, __VA_ARGS__)
