@@ -234,6 +234,7 @@ static bool flood(void *arg)
             host_control_send(&c->host, r, COMM_FRAME_VERDICT, (uint64_t[3]){0}, 0, &e, sizeof(e));
     }
     atomic_store(&c->flooding, 0);
+    atomic_fetch_sub(&c->host.users, 1); /* c may be gone from here on */
     return true;
 }
 
@@ -243,6 +244,8 @@ void watch_broke(struct host_comm *host)
     uint32_t idle = 0;
     if (!atomic_compare_exchange_strong(&c->flooding, &idle, 1))
         return;
+    /* Counted as an upcall, which it may come from: host_comm_close waits for it, however late it began. */
+    atomic_fetch_add(&host->users, 1);
     c->flood = (struct service_work){.step = flood, .arg = c};
     service_work_add(&c->flood);
 }
