@@ -147,7 +147,8 @@ static void draw_job(struct job *j, uint64_t number, uint64_t algorithms)
 static void samples(void)
 {
     struct job j;
-    uint64_t algorithms = 0, number = 0, limit = test_long() ? 900 : (uint64_t)TEST_BY_EFFORT(8, 25, 900),
+    uint64_t algorithms = 0, number = 0,
+             limit = test_long() ? 900 : (uint64_t)TEST_BY_EFFORT(8, 25, 900),
              begin = test_now_ms() / 1000;
     test_deadline((unsigned)limit + 35);
     while (algorithm_at((uint32_t)algorithms, &j))

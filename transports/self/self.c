@@ -205,8 +205,9 @@ static enum choir_status map(struct choir_endpoint *ep, uint64_t key, uint64_t b
 static enum choir_status unmap(struct choir_endpoint *ep, void *memory, uint64_t bytes)
 {
     (void)bytes;
-    return drop(ep->transport, 0, memory) ? CHOIR_OK
-                                          : fail(CHOIR_ERR_ARGUMENT, "not a mapping of this transport");
+    return drop(ep->transport, 0, memory)
+               ? CHOIR_OK
+               : fail(CHOIR_ERR_ARGUMENT, "not a mapping of this transport");
 }
 
 static enum choir_status read_self(struct choir_endpoint *ep, void *to, uint64_t from,
