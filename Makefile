@@ -37,6 +37,7 @@ endif
 .SECONDARY:
 ## all (no target)  the library, the tools, the perf programs and the examples
 all: $(BUILD)/libchoir.so $(TOOLS) $(PERF) $(EXAMPLES)
+	@echo "$(BUILD): the host library: no CUDA source in this tree, so nvcc is not asked for"
 ## tests            builds the tests without running them
 tests: $(TESTS)
 objects: $(LIB_OBJ) $(TEST_LIB) $(PERF_LIB) $(patsubst %.c,$(BUILD)/obj/%.o,\

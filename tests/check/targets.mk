@@ -24,6 +24,11 @@ check: needs
 	$(BUILD_TESTS) all
 	@tests/check/all $(BUILD)
 
+## format           rewrites the sources as .clang-format says (clang-format 14)
+.PHONY: format
+format:
+	clang-format -i $$(git ls-files '*.[ch]' '*.cc')
+
 ## docs/knobs.md    the page of settings, from the table of knobs
 .PHONY: docs/knobs.md
 docs/knobs.md: $(BUILD)/bin/choir-info
@@ -44,10 +49,14 @@ sanitize-thread:
 
 ## clang            everything, built by clang
 clang:
+ifeq ($(shell command -v clang),)
+	@echo "skipped clang: not installed"
+else
 	$(BUILD_TESTS) CC=clang BUILD=build-clang all tests
+endif
 ## cross            everything, compiled for aarch64; tests of pure code run where qemu-aarch64 is found
 cross:
-	@tests/check/cross
+	@tests/check/cross || [ $$? = 77 ]
 
 ## demo             trains a text model on 4 ranks, then sweeps all_reduce over shm and tcp
 demo: needs
