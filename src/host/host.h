@@ -229,7 +229,7 @@ struct host_comm {
     uint64_t scratch_bytes;
     _Atomic uint64_t shared_bytes, private_bytes;
     _Atomic uint32_t links;
-    _Atomic uint32_t making; /* links on their way: not all of their news rings the bell */
+    _Atomic uint32_t making;      /* links on their way: not all of their news rings the bell */
     _Atomic uint32_t frame_links; /* directions of links that frames carry */
     /* Control frames of kinds from HOST_FRAME_COMM on; payload is freed by the callee (malloc). */
     void (*control)(struct host_comm *comm, const struct choir_frame *frame, void *payload);

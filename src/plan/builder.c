@@ -303,7 +303,8 @@ enum choir_status builder_run(struct choir_builder *b, const char *text)
                             text);
     const struct choir_algorithm *a = plan_algorithm_find(text);
     if (!a)
-        return builder_fail(b, CHOIR_ERR_ARGUMENT, "there is no such algorithm; choir-info --algorithms lists them");
+        return builder_fail(b, CHOIR_ERR_ARGUMENT,
+                            "there is no such algorithm; choir-info --algorithms lists them");
     if (!(a->kinds >> b->shape.kind & 1))
         return builder_fail(b, CHOIR_ERR_UNSUPPORTED, "%s does not do this collective", a->name);
     enum choir_status status = a->build(&b->shape, b);
