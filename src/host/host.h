@@ -76,7 +76,8 @@ struct host_transport {
 struct host_process {
     struct choir_process id;
     uint64_t host_key;
-    _Atomic uint32_t transports; /* grows while the service thread runs already */
+    _Atomic uint32_t
+        transports; /* grows after its entry is whole: the service thread may run already */
     struct host_transport transport[HOST_TRANSPORTS];
     bool opened;
     bool membarrier; /* sleepers pay the fence */
