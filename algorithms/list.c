@@ -7,17 +7,11 @@ extern const struct choir_algorithm algorithm_one_shot, algorithm_two_shot, algo
     algorithm_tree, algorithm_ring, algorithm_chain, algorithm_pairwise, algorithm_pat,
     algorithm_hierarchical;
 extern const struct choir_algorithm *const plan_builtin[];
-const struct choir_algorithm *const plan_builtin[] = {&algorithm_one_shot,
-                                                      &algorithm_two_shot,
-                                                      &algorithm_direct,
-                                                      &algorithm_recursive_doubling,
-                                                      &algorithm_halving_doubling,
-                                                      &algorithm_bruck,
-                                                      &algorithm_binomial,
-                                                      &algorithm_tree,
-                                                      &algorithm_ring,
-                                                      &algorithm_chain,
-                                                      &algorithm_pairwise,
-                                                      &algorithm_pat,
-                                                      &algorithm_hierarchical,
-                                                      NULL};
+const struct choir_algorithm *const plan_builtin[] = {
+    &algorithm_one_shot,     &algorithm_two_shot,
+    &algorithm_direct,       &algorithm_recursive_doubling,
+    &algorithm_ring,         &algorithm_halving_doubling,
+    &algorithm_bruck,        &algorithm_binomial,
+    &algorithm_tree,         &algorithm_chain,
+    &algorithm_pairwise,     &algorithm_pat,
+    &algorithm_hierarchical, NULL};

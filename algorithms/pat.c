@@ -169,6 +169,7 @@ const struct choir_algorithm algorithm_pat = {
                "blocks; scratch bounded; Jeaugey 2025",
     .kinds = 1u << CHOIR_ALL_REDUCE | 1u << CHOIR_ALL_GATHER | 1u << CHOIR_REDUCE_SCATTER |
              1u << CHOIR_ALL_GATHER_V | 1u << CHOIR_REDUCE_SCATTER_V,
+    .flags = CHOIR_BETWEEN_HOSTS,
     .variants = "1 4 16",
     .build = build,
 };

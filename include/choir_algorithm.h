@@ -165,8 +165,10 @@ struct choir_shape {
 struct choir_builder;
 
 /* CHOIR_ORDERED: every rank's result is the combination of ranks 0..N-1 in ascending order, so the
- * algorithm may be used with operations that do not commute. The verifier checks the claim. */
-enum choir_algorithm_flags { CHOIR_ORDERED = 1 };
+ * algorithm may be used with operations that do not commute. The verifier checks the claim.
+ * CHOIR_BETWEEN_HOSTS: made to save messages over a network; on one host it is used only where nothing else is for the
+ * shape, or asked for. */
+enum choir_algorithm_flags { CHOIR_ORDERED = 1, CHOIR_BETWEEN_HOSTS = 2 };
 
 struct choir_algorithm {
     uint32_t bytes, abi;

@@ -16,6 +16,8 @@
 #include <string.h>
 
 enum { CANDIDATES = 192, CLASSES = 48, ASSUMED = 4096 };
+#define AWAY_NS 1e15 /* on one host, an algorithm for many comes last */
+#define CLOSE 1.02
 
 /* What a ranking depends on. */
 struct key {
@@ -178,6 +180,22 @@ static int by_score(const void *a, const void *b)
     return x->candidate < y->candidate ? -1 : x->candidate > y->candidate;
 }
 
+static int by_candidate(const void *a, const void *b)
+{
+    const struct scored *x = a, *y = b;
+    return x->candidate < y->candidate ? -1 : x->candidate > y->candidate;
+}
+
+/* Cheapest first. The model cannot tell apart what is CLOSE: there the order of the list decides. */
+static void sort_scores(struct scored *list, uint32_t n)
+{
+    uint32_t close = 0;
+    qsort(list, n, sizeof(*list), by_score);
+    while (close < n && list[close].ns <= CLOSE * list[0].ns)
+        close++;
+    qsort(list, close, sizeof(*list), by_candidate);
+}
+
 /* Orders candidates by what rank 0 needs at least, so that good ones bound the simulation of bad ones. */
 static uint32_t order_by_least(const struct plan_table *t, const struct choir_shape *shape,
                                struct scored *list)
@@ -202,20 +220,26 @@ static void rank_candidates(const struct plan_table *t, const struct choir_shape
     struct scored list[CANDIDATES];
     uint32_t n = order_by_least(t, shape, list), known = 0;
     double best = 0;
+    uint32_t hosts = t->cluster.layout->hosts;
     uint64_t budget = shape->ranks <= SIM_FEW ? SIM_BUDGET_FEW : SIM_BUDGET_CHOICE;
     for (uint32_t i = 0; i < n; i++) {
         struct plan_price price = {0};
-        struct sim_how how = {.budget = budget, .bound_ns = best, .brief = true};
-        if (best > 0 && list[i].ns >= best)
+        struct sim_how how = {.budget = budget, .bound_ns = CLOSE * best, .brief = true};
+        if (best > 0 && list[i].ns > CLOSE * best)
             price.time_ns = list[i].ns;
         else if (sim_price(t->name[list[i].candidate], shape, &t->cluster, &how, &price) !=
                  CHOIR_OK)
             continue;
-        if (!how.beyond && !(best > 0 && price.time_ns >= best))
+        const struct choir_algorithm *a = plan_algorithm_find(t->name[list[i].candidate]);
+        if (hosts == 1 && a->flags & CHOIR_BETWEEN_HOSTS)
+            price.time_ns += AWAY_NS;
+        else if (how.beyond)
+            price.time_ns = base_max(price.time_ns, 2 * CLOSE * best); /* at least so much */
+        else if (!(best > 0 && price.time_ns >= best))
             best = price.time_ns;
         list[known++] = (struct scored){price.time_ns, list[i].candidate};
     }
-    qsort(list, known, sizeof(*list), by_score);
+    sort_scores(list, known);
     ranking->count = known;
     for (uint32_t i = 0; i < known; i++)
         ranking->order[i] = (uint8_t)list[i].candidate;
