@@ -6,6 +6,7 @@
 #include "boot/local.h"
 #include "base/base.h"
 #include "boot/boot.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -322,6 +323,17 @@ static bool make_directory(struct run *run)
     return false;
 }
 
+/* With what is in it: a rank that was killed leaves the file it was about to rename (file.c). */
+static void remove_directory(const struct run *run)
+{
+    DIR *dir = opendir(run->directory);
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        unlinkat(dirfd(dir), e->d_name, 0);
+    if (dir)
+        closedir(dir);
+    rmdir(run->directory);
+}
+
 static void execute(const struct local_job *job, int rank)
 {
     execvp(job->argv[0], job->argv);
@@ -380,8 +392,7 @@ int local_run(const struct local_job *job, int *rank)
     if (run.kill_ns)
         end_orphans();
     drain(&run);
-    unlink(run.file);
-    rmdir(run.directory);
+    remove_directory(&run);
     close(run.signals);
     sigprocmask(SIG_SETMASK, &run.before, NULL);
 out:
