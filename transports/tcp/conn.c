@@ -168,7 +168,7 @@ static struct choir_endpoint *endpoint_for(struct tcp_conn *c, const struct tcp_
     if (b->peer_epoch)
         return NULL;
     bool fresh;
-    e = tcp_endpoint_make(t, &c->hello.from, &fresh);
+    e = tcp_endpoint_make(t, &c->hello.from, NULL, &fresh);
     if (!e || !fresh)
         return e;
     void *none = NULL, *cookie = t->host->accepted(t->host->context, &c->hello.from, e);

@@ -60,9 +60,15 @@ static struct choir_endpoint *endpoint_new(struct choir_transport *t,
 }
 
 struct choir_endpoint *tcp_endpoint_make(struct choir_transport *t,
-                                         const struct choir_process *peer, bool *fresh)
+                                         const struct choir_process *peer,
+                                         const struct tcp_address *address, bool *fresh)
 {
     struct choir_endpoint *made = endpoint_new(t, peer), *e;
+    if (made && address) { /* before it is listed: the thread in progress() may take it at once */
+        made->address = *address;
+        made->same_host = address->host == t->host_hash;
+        memcpy(made->secret_name, address->secret_name, sizeof(made->secret_name));
+    }
     tcp_acquire(&t->lock);
     e = find(t, peer);
     *fresh = !e && made;

@@ -253,16 +253,13 @@ static enum choir_status connect_peer(struct choir_transport *t, const struct ch
         !tcp_net_pairs(own, n, &a, same_host, &pair, 1))
         return CHOIR_ERR_UNSUPPORTED;
     bool fresh;
-    struct choir_endpoint *e = tcp_endpoint_make(t, peer, &fresh);
+    struct choir_endpoint *e = tcp_endpoint_make(t, peer, &a, &fresh);
     if (!e)
         return base_fail(CHOIR_ERR_NO_MEMORY, "", "no memory for a tcp endpoint");
     *out = e; /* before upcalls can come */
     atomic_store(&e->cookie, cookie);
     if (fresh) {
         tcp_acquire(&t->lock);
-        e->address = a;
-        e->same_host = same_host;
-        memcpy(e->secret_name, a.secret_name, sizeof(e->secret_name));
         e->next_dialing = t->fresh;
         e->queued = true;
         t->fresh = e;

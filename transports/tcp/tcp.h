@@ -348,9 +348,10 @@ void tcp_process_text(const struct choir_process *p, char text[33]);
 /* endpoint.c */
 struct choir_endpoint *tcp_endpoint_find(struct choir_transport *t,
                                          const struct choir_process *peer);
-/* The listed endpoint of that process, or a new one. */
+/* The listed endpoint of that process, or a new one (*fresh), of that address if it is known. */
 struct choir_endpoint *tcp_endpoint_make(struct choir_transport *t,
-                                         const struct choir_process *peer, bool *fresh);
+                                         const struct choir_process *peer,
+                                         const struct tcp_address *address, bool *fresh);
 void tcp_endpoint_unlist(struct choir_endpoint *e);
 bool tcp_endpoint_slots(struct choir_endpoint *e, uint32_t count);
 /* The connection of `c` becomes slot c->slot; the peer has received `received` chunks on it. */
