@@ -185,6 +185,7 @@ static int one_size(const struct ask *ask, struct plan_table *table)
         free_plans(plans, lanes);
     }
     int refused = ask->verify ? verify_algorithm(ask, &shape, algorithm) : 0;
+    shape_done(&shape);
     if (ask->dump != DUMP_NOTHING || ask->svg || ask->verify)
         return refused;
     struct answer *a = malloc(sizeof(*a));
@@ -192,6 +193,7 @@ static int one_size(const struct ask *ask, struct plan_table *table)
         ask_fail("no memory");
     answer_size(ask, table, ask->bytes, a);
     (ask->json ? print_json : print_answer)(ask, a);
+    shape_done(&a->shape);
     free(a);
     return 0;
 }

@@ -41,6 +41,7 @@ struct answer {
 };
 uint64_t shape_bytes(const struct choir_shape *shape);
 struct choir_shape shape_for(const struct ask *ask, uint64_t bytes);
+void shape_done(struct choir_shape *shape);
 void answer_size(const struct ask *ask, struct plan_table *table, uint64_t bytes, struct answer *a);
 /* Plans of ranks 0..n-1. Exits if the algorithm is not for the shape. */
 struct choir_plan **build_all(const struct choir_shape *shape, const char *algorithm, uint32_t n);

@@ -31,9 +31,15 @@ struct choir_shape shape_for(const struct ask *ask, uint64_t bytes)
     plan_shape_init(&s, (enum choir_kind)ask->kind, 0, n, count, ask->layout);
     s.type_bytes = (uint32_t)each;
     s.root = ask->root;
-    if (ask->kind >= CHOIR_ALL_GATHER_V && !plan_shape_even(&s)) /* kept to the end */
+    if (ask->kind >= CHOIR_ALL_GATHER_V && !plan_shape_even(&s)) /* shape_done frees them */
         ask_fail_record("the counts");
     return s;
+}
+
+void shape_done(struct choir_shape *s)
+{
+    if (s->kind >= CHOIR_ALL_GATHER_V)
+        free((void *)(uintptr_t)s->in_count);
 }
 
 struct choir_plan **build_all(const struct choir_shape *shape, const char *algorithm, uint32_t n)

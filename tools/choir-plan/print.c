@@ -219,6 +219,7 @@ void print_sweep(const struct ask *ask, struct plan_table *table)
             print_json_price(&p);
             printf("}");
         }
+        shape_done(&s);
     }
     if (ask->json) {
         printf("\n]\n");
