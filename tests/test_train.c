@@ -60,8 +60,8 @@ static void by_mpirun(void)
     setenv("ASAN_OPTIONS", "detect_leaks=0", 1); /* of MPI's own libraries */
     static const char *const launchers[] = {
         "mpirun.openmpi",
-        "env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-        "mpirun.openmpi --oversubscribe -n 3 env",
+        ("env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+         "mpirun.openmpi --oversubscribe -n 3 env"),
         "mpirun.mpich", "mpirun.mpich -n 3 env"};
     write_curve(50);
     for (size_t i = 0; i < 4; i += 2) {
