@@ -159,12 +159,19 @@ static inline bool lane_tx_room(const struct lane_tx *tx, uint64_t bytes, uint64
     return true;
 }
 
-/* Whether to ask for the receiver's counter with the fragment about to be published. */
-static inline uint32_t lane_tx_ask(const struct lane_tx *tx, uint64_t head)
+static inline bool lane_tx_half(const struct lane_tx *tx, uint64_t head)
 {
-    return tx->next - tx->consumed >= LANE_DEPTH / 2 || head - tx->tail >= tx->ring_bytes / 4
-               ? LANE_ACK
-               : 0;
+    return tx->next - tx->consumed >= LANE_DEPTH / 2 || head - tx->tail >= tx->ring_bytes / 4;
+}
+
+/* Whether to ask for the receiver's counter with the fragment about to be published: not if it has come meanwhile, with data the
+ * other way or an answer. */
+static inline uint32_t lane_tx_ask(struct lane_tx *tx, uint64_t head)
+{
+    if (!lane_tx_half(tx, head))
+        return 0;
+    lane_tx_refresh(tx);
+    return lane_tx_half(tx, head) ? LANE_ACK : 0;
 }
 
 #endif
