@@ -164,12 +164,14 @@ static inline bool lane_tx_half(const struct lane_tx *tx, uint64_t head)
     return tx->next - tx->consumed >= LANE_DEPTH / 2 || head - tx->tail >= tx->ring_bytes / 4;
 }
 
-/* Whether to ask for the receiver's counter with the fragment about to be published: not if it has come meanwhile, with data the
- * other way or an answer. */
+/* Whether to ask for the receiver's counter with the fragment about to be published. In mapped memory the answer is a store; over
+ * frames it is a frame, so not if it has come meanwhile, with data the other way. */
 static inline uint32_t lane_tx_ask(struct lane_tx *tx, uint64_t head)
 {
     if (!lane_tx_half(tx, head))
         return 0;
+    if (tx->line)
+        return LANE_ACK;
     lane_tx_refresh(tx);
     return lane_tx_half(tx, head) ? LANE_ACK : 0;
 }
