@@ -261,12 +261,13 @@ void *host_link_place(struct host_comm *comm, const struct choir_frame *f)
         return NULL;
     struct lane_landing *land = &rx->land;
     if (f->bytes && atomic_load_explicit(&land->open, memory_order_acquire)) {
-        atomic_fetch_add(&land->writing,
-                         1); /* then look again: pairs with land_close in engine.c */
-        uint32_t index = number - land->first;
-        if (atomic_load(&land->open) && index < land->count &&
-            index * land->step + f->bytes <= land->bytes)
-            return land->base + index * land->step;
+        /* Then look again, and only then at the rest: pairs with land_open and land_close in step.c. */
+        atomic_fetch_add(&land->writing, 1);
+        if (atomic_load(&land->open)) {
+            uint32_t index = number - land->first;
+            if (index < land->count && index * land->step + f->bytes <= land->bytes)
+                return land->base + index * land->step;
+        }
         atomic_fetch_sub(&land->writing, 1);
     }
     return f->bytes <= LANE_INLINE ? rx->line[(number - 1) % LANE_DEPTH].data

@@ -21,6 +21,9 @@ static void land_open(struct host_op *op, struct host_run *run, const struct hos
     if (host_pending_blocks(run, base, r->bytes - run->at))
         return;
     struct lane_landing *land = &link->rx[run->lane].land;
+    /* Who saw the last one open may still be looking at it: pairs with host_link_place. The next turn tries again. */
+    if (atomic_load(&land->writing))
+        return;
     land->first = link->rx[run->lane].next + 1;
     land->step = op->bound->slot_bytes;
     land->bytes = r->bytes - run->at;
