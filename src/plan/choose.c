@@ -223,16 +223,15 @@ static void rank_candidates(const struct plan_table *t, const struct choir_shape
     uint32_t hosts = t->cluster.layout->hosts;
     uint64_t budget = shape->ranks <= SIM_FEW ? SIM_BUDGET_FEW : SIM_BUDGET_CHOICE;
     for (uint32_t i = 0; i < n; i++) {
-        struct plan_price price = {0};
+        const char *name = t->name[list[i].candidate];
+        struct plan_price price = {.time_ns = list[i].ns};
         struct sim_how how = {.budget = budget, .bound_ns = CLOSE * best, .brief = true};
-        if (best > 0 && list[i].ns > CLOSE * best)
-            price.time_ns = list[i].ns;
-        else if (sim_price(t->name[list[i].candidate], shape, &t->cluster, &how, &price) !=
-                 CHOIR_OK)
-            continue;
-        const struct choir_algorithm *a = plan_algorithm_find(t->name[list[i].candidate]);
-        if (hosts == 1 && a->flags & CHOIR_BETWEEN_HOSTS)
+        if (hosts == 1 && plan_algorithm_find(name)->flags & CHOIR_BETWEEN_HOSTS)
             price.time_ns += AWAY_NS;
+        else if (best > 0 && list[i].ns > CLOSE * best)
+            ; /* it needs more than that at least */
+        else if (sim_price(name, shape, &t->cluster, &how, &price) != CHOIR_OK)
+            continue;
         else if (how.beyond)
             price.time_ns = base_max(price.time_ns, 2 * CLOSE * best); /* at least so much */
         else if (!(best > 0 && price.time_ns >= best))
