@@ -97,11 +97,12 @@ static void values(void)
     good("CHOIR_SLOT", KNOB_SLOT, "8192", 8192);
     good("CHOIR_SLOT", KNOB_SLOT, "1.5MiB", 1572864);
     good("CHOIR_SLOT", KNOB_SLOT, "16m", 16777216);
+    good("CHOIR_SLOT", KNOB_SLOT, "0", 0); /* the default, out of the range */
     good("CHOIR_RANK", KNOB_RANK, "-1", -1);
     good("CHOIR_RANK", KNOB_RANK, "007", 7);
     good("CHOIR_INSECURE", KNOB_INSECURE, "yes", 1);
     good("CHOIR_ENCRYPT", KNOB_ENCRYPT, "OFF", 0);
-    good("CHOIR_SLOT", KNOB_SLOT, "", 65536); /* empty: not set */
+    good("CHOIR_SLOT", KNOB_SLOT, "", 0); /* empty: not set */
 
     bad("CHOIR_TIMEOUT", KNOB_TIMEOUT, "0", "1ms to 1000d");
     bad("CHOIR_TIMEOUT", KNOB_TIMEOUT, "1001d", "1ms to 1000d");

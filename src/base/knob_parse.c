@@ -96,7 +96,7 @@ enum knob_parsed knob_parse(const struct knob_spec *spec, const char *text, int6
     if (!(is_switch && parse_switch(text, (size_t)(end - text), &v)) &&
         !parse_number(spec, text, end, &v))
         return KNOB_FORM;
-    if (v < spec->min || v > spec->max)
+    if ((v < spec->min || v > spec->max) && v != spec->fallback) /* "0: chosen" is legal */
         return KNOB_RANGE;
     *value = v;
     return KNOB_PARSED;

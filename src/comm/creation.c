@@ -72,7 +72,6 @@ static enum choir_status set_member(struct choir_comm *c, uint32_t rank, const v
 
 static enum choir_status open_host(struct choir_comm *c)
 {
-    c->host.slot_bytes = (uint64_t)knob_int(KNOB_SLOT) / BASE_LINE * BASE_LINE;
     c->host.control = watch_control;
     c->host.broke = watch_broke;
     c->host.leave = watch_leave;
@@ -169,6 +168,8 @@ static enum choir_status derive(struct choir_comm *c)
         cores = base_min(cores, host_cores(c, h));
     c->host.local_ranks = l->begin[own + 1] - l->begin[own];
     c->host.local_cores = host_cores(c, own);
+    uint64_t slot_bytes = (uint64_t)knob_int(KNOB_SLOT) / BASE_LINE * BASE_LINE;
+    c->host.slot_bytes = slot_bytes ? slot_bytes : plan_slot_bytes(c->layout);
     plan_cluster_default(&c->cluster, c->layout);
     plan_cluster_cores(&c->cluster, cores);
     c->plans = plan_cache_create(256);

@@ -250,7 +250,7 @@ void peers_add_comm(struct host_comm *comm);
 bool peers_remove_comm(struct host_comm *comm,
                        uint64_t most_ns); /* false: an upcall is still at work */
 enum choir_status host_comm_open(
-    struct host_comm *comm); /* key, rank, size, member, slot_bytes ... set */
+    struct host_comm *comm); /* key, rank, size, member set; slot_bytes before any link */
 /* No upcall enters the communicator any more, nor is in it; false: one did not return, so it is to be kept. */
 bool host_comm_hide(struct host_comm *comm);
 void host_comm_close(struct host_comm *comm); /* after host_comm_hide */

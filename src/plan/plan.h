@@ -24,7 +24,9 @@ enum choir_status plan_algorithm_add(const struct choir_algorithm *const *list, 
 struct choir_layout *plan_layout_create(uint32_t ranks, const uint64_t *host_key);
 struct choir_layout *plan_layout_regular(uint32_t hosts, uint32_t per_host);
 void plan_layout_free(struct choir_layout *layout);
-/* A shape with defaults for everything but the arguments: 4-byte elements, slot 64 KiB, depth 4, window 8. */
+/* The largest fragment of a message, unless the user sets it (CHOIR_SLOT): by what the ranks are joined. */
+uint64_t plan_slot_bytes(const struct choir_layout *layout);
+/* A shape with defaults for everything but the arguments: 4-byte elements, plan_slot_bytes, depth 4, window 8. */
 void plan_shape_init(struct choir_shape *shape, enum choir_kind kind, uint32_t rank, uint32_t ranks,
                      uint64_t count, const struct choir_layout *layout);
 /* Gives a v-form's shape packed blocks of s->count elements, by which it is priced. Returns the counts, to free() after the

@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Between processes of a host fragments stay in the nearest caches; over a network each costs a frame and its interrupts
+ * (perf/NOTES.md "fragments"). */
 #define PLAN_SLOT_BYTES (64u << 10)
+#define PLAN_SLOT_BYTES_NET (256u << 10)
 #define PLAN_DEPTH 4
 #define PLAN_WINDOW 8
 
@@ -159,6 +162,11 @@ void plan_layout_free(struct choir_layout *layout)
 
 /* --- shapes ----------------------------------------------------------------------------------- */
 
+uint64_t plan_slot_bytes(const struct choir_layout *layout)
+{
+    return layout->hosts > 1 ? PLAN_SLOT_BYTES_NET : PLAN_SLOT_BYTES;
+}
+
 void plan_shape_init(struct choir_shape *shape, enum choir_kind kind, uint32_t rank, uint32_t ranks,
                      uint64_t count, const struct choir_layout *layout)
 {
@@ -170,7 +178,7 @@ void plan_shape_init(struct choir_shape *shape, enum choir_kind kind, uint32_t r
                                   .count = count,
                                   .layout = layout,
                                   .args = "",
-                                  .slot_bytes = PLAN_SLOT_BYTES,
+                                  .slot_bytes = plan_slot_bytes(layout),
                                   .depth = PLAN_DEPTH,
                                   .window = PLAN_WINDOW};
 }
