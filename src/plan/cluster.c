@@ -26,7 +26,7 @@ static const struct plan_cost self_cost = {
 static const struct plan_cost host_cost = {
     .alpha_ns = 80, .overhead_ns = 100, .rank_beta_ns = .03, .shared_beta_ns = .0125};
 static const struct plan_cost net_cost = {
-    .alpha_ns = 2500, .overhead_ns = 1200, .rank_beta_ns = .2, .shared_beta_ns = .4};
+    .alpha_ns = 2500, .overhead_ns = 1200, .rank_beta_ns = .1, .shared_beta_ns = .2};
 #define COPY_NS .03
 #define COMBINE_NS .04
 #define STEP_NS 20

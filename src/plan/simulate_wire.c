@@ -125,6 +125,9 @@ static uint32_t message_add(struct sim *s, uint32_t c, const struct sim_thread *
     return m;
 }
 
+/* A network carries a fragment while its sender still hands it over and its receiver already takes it out, so much apart. */
+#define WIRE_GRAIN (16u << 10)
+
 /* The sender's CPU has done its share of a fragment: it crosses the wire. */
 static void transfer(struct sim *s, uint32_t c, struct sim_message *m)
 {
@@ -134,16 +137,20 @@ static void transfer(struct sim *s, uint32_t c, struct sim_message *m)
     }
     const struct sim_channel *ch = &s->channel[c];
     const struct sim_cost *cost = &s->cost[ch->link];
-    uint64_t b = share_of(m->bytes, m->sent, m->fragments);
-    uint64_t end = serve(&s->channel[ch->wire].free_ps, s->now, ps(cost->beta, b));
+    uint64_t b = share_of(m->bytes, m->sent, m->fragments), ahead = 0;
+    uint64_t each = base_min(b, base_max(m->bytes / base_max(m->slots, 1u), 1u));
+    if (ch->link == PLAN_LINK_NET && each > WIRE_GRAIN)
+        ahead = base_min(ps(cost->rank_beta, each - WIRE_GRAIN), s->now);
+    uint64_t start = s->now - ahead;
+    uint64_t end = serve(&s->channel[ch->wire].free_ps, start, ps(cost->beta, b));
     if (ch->link == PLAN_LINK_NET) {
         uint64_t work = ps(cost->shared_beta, b) * s->share;
-        uint64_t out = serve(&s->nic_out[host_index(s, ch->from)], s->now, work);
-        uint64_t in = serve(&s->nic_in[host_index(s, ch->to)], s->now, work);
+        uint64_t out = serve(&s->nic_out[host_index(s, ch->from)], start, work);
+        uint64_t in = serve(&s->nic_in[host_index(s, ch->to)], start, work);
         end = base_max(end, base_max(out, in));
     }
     m->sent++;
-    sim_event_add(s, end + cost->alpha, s->job->reps + c);
+    sim_event_add(s, base_max(end - ahead, s->now) + cost->alpha, s->job->reps + c);
 }
 
 void sim_message_send(struct sim *s, uint32_t c, const struct sim_thread *t, uint32_t owner)
