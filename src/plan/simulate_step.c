@@ -26,11 +26,12 @@ static uint64_t step_count(const struct sim *s, const struct sim_thread *t)
     const struct choir_cut *cut = &plan->cut[p->buf];
     uint64_t parts = sim_span_parts(p);
     if (cut->how != CHOIR_TABLE && (parts > WALK || s->job->group != SIM_EACH)) {
+        /* A list that measures TMP may name parts of IN or OUT more than once. */
         uint64_t all = cut->how == CHOIR_BLOCKS ? cut->count * cut->parts : cut->count;
-        uint64_t most = parts < cut->parts
-                            ? piece(plan_part_len(cut, 0), t->instance, plan->instances) * parts
-                            : piece(all, t->instance, plan->instances);
-        return base_min(most, piece(all, t->instance, plan->instances) + parts);
+        uint64_t laps = parts / cut->parts, rest = parts % cut->parts;
+        uint64_t lap = piece(all, t->instance, plan->instances);
+        uint64_t most = piece(plan_part_len(cut, 0), t->instance, plan->instances) * rest;
+        return laps * lap + base_min(most, lap + rest);
     }
     struct plan_walk w;
     uint64_t sum = 0;
