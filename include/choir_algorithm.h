@@ -179,7 +179,7 @@ struct choir_algorithm {
     /* Space-separated argument lists worth trying beside the bare name: "ring,tree ring,pat"; "": none. */
     const char *variants;
     /* Writes the plan of shape->rank. Any rank count from 1, any count from 0. Returns CHOIR_OK, or
-     * CHOIR_ERR_UNSUPPORTED where this shape is not for this algorithm (on all ranks alike). */
+     * CHOIR_ERR_UNSUPPORTED where this shape is not for this algorithm (on all ranks alike; choir_unsupported). */
     enum choir_status (*build)(const struct choir_shape *shape, struct choir_builder *b);
 };
 
@@ -231,6 +231,9 @@ CHOIR_API void choir_next_program(struct choir_builder *b);
 /* Stores part numbers; a place with .list = 1, .first = the value returned, .run = n names them.
  * n: how many. parts: the numbers, copied. */
 CHOIR_API uint32_t choir_list(struct choir_builder *b, uint32_t n, const uint32_t *parts);
+/* Says why this shape is not for the algorithm. Returns CHOIR_ERR_UNSUPPORTED, for build() to return (on all ranks alike).
+ * why: what is missing, a line of text; copied. */
+CHOIR_API enum choir_status choir_unsupported(struct choir_builder *b, const char *why);
 /* The first error of the functions above, or CHOIR_OK. */
 CHOIR_API enum choir_status choir_builder_status(const struct choir_builder *b);
 

@@ -463,7 +463,7 @@ static void damaged(void)
 static enum choir_status build_copy(const struct choir_shape *shape, struct choir_builder *b)
 {
     if (shape->args[0] == 'x')
-        return CHOIR_ERR_UNSUPPORTED;
+        return choir_unsupported(b, "not for x");
     choir_piece(b, strlen(shape->args) + 4);
     CHOIR_STEP(b, CHOIR_PLACES(CHOIR_LOCAL(.buf = CHOIR_IN)),
                CHOIR_PLACES(CHOIR_LOCAL(.buf = CHOIR_OUT)));
@@ -506,6 +506,7 @@ static void registry(void)
     plan_free(plan);
     plan = NULL;
     CHECK_EQ(plan_build("test_copy(x)", &S, &plan), CHOIR_ERR_UNSUPPORTED);
+    CHECK(strstr(base_error_thread()->text, "test_copy(x) for all_reduce of 1 ranks: not for x"));
     static const char *const bad[] = {"test_copy(",      "test_copy)", "test_copy(a)b",
                                       "test_copy(a)(b)", "",           "(",
                                       "test_copy((a)",   "nonsense",   "ring ring"};

@@ -238,6 +238,12 @@ uint32_t choir_list(struct choir_builder *b, uint32_t n, const uint32_t *parts)
     return first;
 }
 
+enum choir_status choir_unsupported(struct choir_builder *b, const char *why)
+{
+    builder_fail(b, CHOIR_ERR_UNSUPPORTED, "%s", why);
+    return CHOIR_ERR_UNSUPPORTED;
+}
+
 enum choir_status choir_builder_status(const struct choir_builder *b)
 {
     return b->status;
