@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * hierarchical_blocks.c: hierarchical collectives on one block per rank: all-gather, reduce-scatter,
- * all-to-all. Every block crosses between two hosts once; the first `columns` ranks of each host share that
- * work, and what one of them has for another host goes in one message.
+ * all-to-all. Every block crosses between two hosts once (as often as OUTER says, in an all-to-all by columns); the
+ * first `columns` ranks of each host share that work, and what one of them has for another host goes in one message.
  */
 #include "algorithms/hierarchical.h"
 
@@ -41,24 +41,18 @@ static void host_shares(struct hier *v, struct hier_blocks *l, uint8_t buf)
     }
 }
 
-static void copy(struct hier *v, struct choir_place in, struct choir_place out)
-{
-    if (!v->survey)
-        CHOIR_STEP(v->b, CHOIR_PLACES(in), CHOIR_PLACES(out));
-}
-
 void hier_all_gather(struct hier *v)
 {
     uint32_t me = hier_member(v, v->host, v->local), none = 0;
     bool carries = v->local < v->columns;
-    copy(v, CHOIR_LOCAL(.buf = CHOIR_IN), CHOIR_LOCAL(.buf = CHOIR_OUT, .first = me));
+    hier_copy(v, CHOIR_LOCAL(.buf = CHOIR_IN), CHOIR_LOCAL(.buf = CHOIR_OUT, .first = me));
     if (!carries)
-        copy(v, CHOIR_LOCAL(.buf = CHOIR_IN),
-             CHOIR_MESSAGE(hier_member(v, v->host, v->local % v->columns), .buf = CHOIR_IN));
+        hier_copy(v, CHOIR_LOCAL(.buf = CHOIR_IN),
+                  CHOIR_MESSAGE(hier_member(v, v->host, v->local % v->columns), .buf = CHOIR_IN));
     for (uint32_t i = v->local + v->columns; carries && i < v->size; i += v->columns) {
         uint32_t r = hier_member(v, v->host, i);
-        copy(v, CHOIR_MESSAGE(r, .buf = CHOIR_OUT, .first = r),
-             CHOIR_LOCAL(.buf = CHOIR_OUT, .first = r));
+        hier_copy(v, CHOIR_MESSAGE(r, .buf = CHOIR_OUT, .first = r),
+                  CHOIR_LOCAL(.buf = CHOIR_OUT, .first = r));
     }
     if (carries) {
         hier_start(&v->in, CHOIR_OUT, CHOIR_OUT);
@@ -90,8 +84,9 @@ void hier_reduce_scatter(struct hier *v)
     v->tmp = tmp;
     hier_inner(v, CHOIR_REDUCE_SCATTER, 0);
     if (!carries) {
-        copy(v, CHOIR_MESSAGE(hier_member(v, v->host, v->local % v->columns), .buf = CHOIR_OUT),
-             CHOIR_LOCAL(.buf = CHOIR_OUT));
+        hier_copy(v,
+                  CHOIR_MESSAGE(hier_member(v, v->host, v->local % v->columns), .buf = CHOIR_OUT),
+                  CHOIR_LOCAL(.buf = CHOIR_OUT));
         return;
     }
     bool alone = v->local + v->columns >= v->size;
@@ -106,9 +101,9 @@ void hier_reduce_scatter(struct hier *v)
     hier_outer(v, CHOIR_REDUCE_SCATTER);
     for (uint32_t i = v->local; !alone && i < v->size; i += v->columns, own++) {
         uint32_t r = hier_member(v, v->host, i);
-        copy(v, CHOIR_LOCAL(.buf = CHOIR_TMP, .first = own),
-             i == v->local ? CHOIR_LOCAL(.buf = CHOIR_OUT)
-                           : CHOIR_MESSAGE(r, .buf = CHOIR_IN, .first = r));
+        hier_copy(v, CHOIR_LOCAL(.buf = CHOIR_TMP, .first = own),
+                  i == v->local ? CHOIR_LOCAL(.buf = CHOIR_OUT)
+                                : CHOIR_MESSAGE(r, .buf = CHOIR_IN, .first = r));
     }
 }
 
@@ -186,4 +181,150 @@ void hier_all_to_all(struct hier *v)
     for (uint32_t i = 0; i < v->size; i++)
         add_peers(v, &v->out, i);
     hier_inner(v, CHOIR_ALL_TO_ALL_V, 0);
+}
+
+/* --- all-to-all by columns ------------------------------------------------------------------------ */
+
+/* For an INNER or OUTER that cannot do without blocks of one length, as those are that pass blocks on. Column c are the
+ * ranks of local index c < columns; it takes what goes to ranks of local index c, c + columns ... of any host. First
+ * each rank hands every column's rank of its host what that takes; then columns swap between hosts; then what arrived
+ * for ranks that larger hosts have beyond their columns is handed on. Where hosts are of one size all blocks are alike
+ * and nothing has to follow; else blocks are filled up to the widest, in TMP, where INNER or OUTER needs it. */
+
+static uint32_t share(const struct hier *v, uint32_t host, uint32_t column)
+{
+    return column < v->columns ? (hier_host_size(v, host) - 1 - column) / v->columns + 1 : 0;
+}
+
+static uint32_t all_shares(const struct hier *v, uint32_t column)
+{
+    uint32_t n = 0;
+    for (uint32_t h = 0; h < v->layout->hosts; h++)
+        n += share(v, h, column);
+    return n;
+}
+
+/* Ends a block after filling it up to `parts` parts by what lies at the beginning of its buffer; that is read only. */
+static void end_filled(struct hier *v, struct hier_blocks *l, uint32_t parts)
+{
+    uint32_t begin = l->count ? l->begin[l->count] : 0;
+    while (v->status == CHOIR_OK && l->parts - begin < parts)
+        hier_add(v, l, 0, 0);
+    hier_end(v, l);
+}
+
+/* A block of `n` parts of TMP. */
+static void add_tmp(struct hier *v, struct hier_blocks *l, uint32_t from, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        hier_add(v, l, from + i, 0);
+    hier_end(v, l);
+}
+
+/* To TMP: `stride` parts from each rank here. */
+static void to_columns(struct hier *v, uint32_t stride)
+{
+    uint32_t filled = v->fills[0] ? stride : 0;
+    hier_start(&v->in, CHOIR_IN, CHOIR_IN);
+    hier_start(&v->out, CHOIR_TMP, CHOIR_OUT);
+    for (uint32_t i = 0; i < v->size; i++) {
+        for (uint32_t h = 0; h < v->layout->hosts && i < v->columns; h++)
+            add_share(v, &v->in, h, i, NULL);
+        end_filled(v, &v->in, filled);
+        add_tmp(v, &v->out, i * stride, stride);
+    }
+    hier_inner(v, v->fills[0] ? CHOIR_ALL_TO_ALL : CHOIR_ALL_TO_ALL_V, 0);
+}
+
+/* Parts of what comes from a host; `filled` if all blocks are filled. */
+static uint32_t width_from(const struct hier *v, uint32_t host, uint32_t filled)
+{
+    return filled ? filled : hier_host_size(v, host) * share(v, v->host, v->local);
+}
+
+/* Parts of the widest block between two hosts in this column, if blocks have to be filled up to that, else 0. */
+static uint32_t width_filled(const struct hier *v)
+{
+    uint32_t most = 0;
+    for (uint32_t h = 0; h < v->layout->hosts && v->fills[1]; h++)
+        if (hier_host_size(v, h) > most)
+            most = hier_host_size(v, h);
+    return most && v->local < v->columns ? most * ((most - 1 - v->local) / v->columns + 1) : 0;
+}
+
+/* From there to the other hosts: to OUT where that holds all that comes, else to TMP from `base` on. */
+static void between_columns(struct hier *v, uint32_t stride, uint32_t base, bool to_out)
+{
+    uint32_t first = 0, filled = width_filled(v);
+    hier_start(&v->in, CHOIR_TMP, CHOIR_OUT);
+    hier_start(&v->out, to_out ? CHOIR_OUT : CHOIR_TMP, CHOIR_OUT);
+    for (uint32_t h = 0; h < v->layout->hosts; h++) {
+        uint32_t there = share(v, h, v->local), wide = width_from(v, h, filled);
+        for (uint32_t i = 0; i < v->size; i++)
+            for (uint32_t x = 0; x < there; x++)
+                hier_add(v, &v->in, i * stride + first + x, 0);
+        end_filled(v, &v->in, filled);
+        first += there;
+        if (to_out) {
+            for (uint32_t i = 0; i < hier_host_size(v, h); i++)
+                hier_add(v, &v->out, hier_member(v, h, i), 0);
+            hier_end(v, &v->out);
+        } else {
+            add_tmp(v, &v->out, base, wide);
+            base += wide;
+        }
+    }
+    hier_outer(v, v->fills[1] ? CHOIR_ALL_TO_ALL : CHOIR_ALL_TO_ALL_V);
+}
+
+/* All of OUT, host by host. */
+static struct choir_place by_host(struct hier *v)
+{
+    uint32_t n = v->layout->ranks;
+    return CHOIR_LOCAL(.buf = CHOIR_OUT, .list = 1, .run = n,
+                       .first = choir_list(v->b, n, v->layout->member));
+}
+
+/* What arrived in TMP from `base` on, to this rank and to those beyond. */
+static void hand_on(struct hier *v, uint32_t base)
+{
+    uint32_t mine = share(v, v->host, v->local), filled = width_filled(v);
+    struct choir_place all = by_host(v);
+    for (uint32_t x = 0; x < mine; x++) {
+        uint32_t at = base;
+        hier_start(&v->in, CHOIR_TMP, CHOIR_OUT);
+        for (uint32_t h = 0; h < v->layout->hosts; h++) {
+            for (uint32_t i = 0; i < hier_host_size(v, h); i++)
+                hier_add(v, &v->in, at + i * mine + x, 0);
+            at += width_from(v, h, filled);
+        }
+        if (v->status != CHOIR_OK)
+            return;
+        struct choir_place to = all;
+        to.peer = x ? (int32_t)hier_member(v, v->host, v->local + x * v->columns) : -1;
+        hier_copy(v,
+                  CHOIR_LOCAL(.buf = CHOIR_TMP, .list = 1, .run = v->in.parts,
+                              .first = choir_list(v->b, v->in.parts, v->in.part)),
+                  to);
+    }
+}
+
+void hier_all_to_all_by_column(struct hier *v)
+{
+    uint32_t stride = all_shares(v, v->fills[0] ? 0 : v->local), base = stride * v->size;
+    uint32_t filled = width_filled(v);
+    bool alike = v->columns * v->layout->hosts == v->shape->ranks;
+    v->tmp = base;
+    for (uint32_t h = 0; h < v->layout->hosts && !alike; h++)
+        v->tmp += width_from(v, h, filled);
+    to_columns(v, stride);
+    if (v->local < v->columns) {
+        between_columns(v, stride, base, alike);
+        if (!alike && !v->survey)
+            hand_on(v, base);
+    } else if (!v->survey) {
+        struct choir_place all = by_host(v), from = all;
+        from.peer = (int32_t)hier_member(v, v->host, v->local % v->columns);
+        hier_copy(v, from, all);
+    }
 }

@@ -2,8 +2,8 @@
 /*
  * hierarchical_vector.c: hierarchical collectives on whole vectors (all-reduce, broadcast, reduce), and the
  * barrier. An all-reduce reduces in each host to runs of parts, one per rank, all-reduces these between
- * hosts, and gathers: each host sends and receives what a single rank in its place would. Rooted ones go by
- * one leader per host.
+ * hosts, and gathers: each host sends and receives what a single rank in its place would. With less capable INNER and
+ * OUTER it is put together from what they can do. Rooted ones go by one leader per host.
  */
 #include "algorithms/hierarchical.h"
 
@@ -43,6 +43,40 @@ static void all_runs(struct hier *v, struct hier_blocks *l, uint8_t buf)
                      first_unit(v, v->size, i + 1) * v->fine);
 }
 
+/* The parts [from, to) of OUT, whole or as a block for each host. */
+static void run_of_out(struct hier *v, struct hier_blocks *l, uint32_t from, uint32_t to,
+                       bool blocks)
+{
+    uint32_t n = blocks ? v->layout->hosts : 1, parts = (to - from) / n;
+    hier_start(l, CHOIR_OUT, CHOIR_OUT);
+    for (uint32_t h = 0; h < n; h++)
+        hier_add_run(v, l, from + h * parts, from + (h + 1) * parts);
+}
+
+/* An all-reduce of the parts [from, to) of OUT by the ranks in v->group, one of each host, in that way of which
+ * OUTER is capable. */
+static void between(struct hier *v, uint32_t from, uint32_t to)
+{
+    uint32_t hosts = v->layout->hosts, parts = (to - from) / hosts;
+    bool blocks = v->way == HIER_BLOCKS;
+    run_of_out(v, &v->in, from, to, blocks);
+    if (blocks)
+        run_of_out(v, &v->out, from + v->host * parts, from + (v->host + 1) * parts, false);
+    else
+        run_of_out(v, &v->out, from, to, false);
+    hier_phase(v, v->outer,
+               blocks                  ? CHOIR_REDUCE_SCATTER
+               : v->way == HIER_ROOTED ? CHOIR_REDUCE
+                                       : CHOIR_ALL_REDUCE,
+               hosts, 0);
+    if (v->way == HIER_WHOLE)
+        return;
+    if (blocks)
+        run_of_out(v, &v->in, from + v->host * parts, from + (v->host + 1) * parts, false);
+    run_of_out(v, &v->out, from, to, blocks);
+    hier_phase(v, v->outer, blocks ? CHOIR_ALL_GATHER : CHOIR_BROADCAST, hosts, 0);
+}
+
 /* Reduce-scatter in the host, all-reduce of each intersection of runs by its owners, all-gather. */
 void hier_all_reduce(struct hier *v)
 {
@@ -56,11 +90,7 @@ void hier_all_reduce(struct hier *v)
         for (next = unit + 1; next < to && set_owners(v, next);)
             next++;
         set_owners(v, unit);
-        hier_start(&v->in, CHOIR_OUT, CHOIR_OUT);
-        hier_add_run(v, &v->in, unit * v->fine, next * v->fine);
-        hier_start(&v->out, CHOIR_OUT, CHOIR_OUT);
-        hier_add_run(v, &v->out, unit * v->fine, next * v->fine);
-        hier_phase(v, v->outer, CHOIR_ALL_REDUCE, v->layout->hosts, 0);
+        between(v, unit * v->fine, next * v->fine);
     }
     hier_start(&v->in, CHOIR_OUT, CHOIR_OUT);
     hier_add_run(v, &v->in, from * v->fine, to * v->fine);
@@ -81,10 +111,35 @@ void hier_all_reduce_by_leaders(struct hier *v)
     whole(v, &v->in, CHOIR_IN, v->fine);
     whole(v, &v->out, CHOIR_OUT, v->fine);
     hier_inner(v, CHOIR_REDUCE, hier_leader(v, v->host));
+    if (v->local == hier_leader(v, v->host)) {
+        hier_set_leaders(v);
+        between(v, 0, v->fine);
+    }
     whole(v, &v->in, CHOIR_OUT, v->fine);
-    if (v->local == hier_leader(v, v->host))
-        hier_among_leaders(v, CHOIR_ALL_REDUCE);
+    whole(v, &v->out, CHOIR_OUT, v->fine);
     hier_inner(v, CHOIR_BROADCAST, hier_leader(v, v->host));
+}
+
+/* For an INNER that only does all-reduces: every column all-reduces the whole vector between hosts, all of them in
+ * the same way, so no phase has to follow but a copy to ranks that larger hosts have beyond. The vector crosses
+ * `columns` times, which short ones do not feel. */
+void hier_all_reduce_by_all(struct hier *v)
+{
+    struct choir_place all = CHOIR_LOCAL(.buf = CHOIR_OUT, .run = v->fine), to = all, from = all;
+    from.peer = (int32_t)hier_member(v, v->host, v->local % v->columns);
+    whole(v, &v->in, CHOIR_IN, v->fine);
+    whole(v, &v->out, CHOIR_OUT, v->fine);
+    hier_inner(v, CHOIR_ALL_REDUCE, 0);
+    if (v->local >= v->columns) {
+        hier_copy(v, from, all);
+        return;
+    }
+    hier_set_column(v);
+    between(v, 0, v->fine);
+    for (uint32_t i = v->local + v->columns; i < v->size; i += v->columns) {
+        to.peer = (int32_t)hier_member(v, v->host, i);
+        hier_copy(v, all, to);
+    }
 }
 
 /* --- rooted and barrier -------------------------------------------------------------------------- */

@@ -157,6 +157,33 @@ static void far_costs(void)
         }
 }
 
+/* What OUTER alone would send between hosts, be it put together from halves, or of blocks by column. */
+static void composed_costs(void)
+{
+    for (uint32_t hosts = 2; hosts <= 6; hosts++)
+        for (uint32_t each = 2; each <= 5; each++) {
+            struct choir_layout *l = plan_layout_regular(hosts, each);
+            uint64_t c = 8 * hosts * each * 4, log = 0;
+            while (1u << log < hosts)
+                log++;
+            for (uint32_t r = 0; r < l->ranks; r++) {
+                struct cost b = cost_of("hierarchical(bruck,bruck)", CHOIR_ALL_TO_ALL, l, r, c);
+                struct cost p = cost_of("hierarchical(bruck,pairwise)", CHOIR_ALL_TO_ALL, l, r, c);
+                struct cost h = cost_of("hierarchical(direct,bruck)", CHOIR_ALL_REDUCE, l, r, c);
+                struct cost w =
+                    cost_of("hierarchical(one_shot,one_shot)", CHOIR_ALL_REDUCE, l, r, c);
+                CHECK_EQ(b.far_messages, log);
+                CHECK_EQ(p.far_messages, hosts - 1);
+                CHECK_EQ(p.far_elements, (hosts - 1) * each * c);
+                CHECK_EQ(h.far_messages, 2 * log);
+                CHECK_EQ(h.far_elements, 2 * (hosts - 1) * c / hosts / each);
+                CHECK_EQ(w.messages, each - 1 + hosts - 1);
+                CHECK_EQ(w.far_elements, (hosts - 1) * c);
+            }
+            plan_layout_free(l);
+        }
+}
+
 /* Arguments that mean nothing are errors, of all algorithms, on all kinds. */
 static void arguments(void)
 {
@@ -181,4 +208,4 @@ static void arguments(void)
     plan_layout_free(layout);
 }
 
-TEST_MAIN(TEST(arguments), TEST(costs), TEST(sizes), TEST(far_costs))
+TEST_MAIN(TEST(arguments), TEST(costs), TEST(sizes), TEST(far_costs), TEST(composed_costs))

@@ -51,6 +51,89 @@ static void pairs(const struct choir_layout *l, uint64_t seed)
     }
 }
 
+/* Whatever does a collective, or what that is put together from, serves as INNER and as OUTER. */
+static const struct {
+    enum choir_kind kind;
+    const char *name[13];
+} able[] = {{CHOIR_ALL_TO_ALL, {"bruck", "pairwise", "direct"}},
+            {CHOIR_ALL_REDUCE,
+             {"ring", "tree", "recursive_doubling", "halving_doubling", "bruck", "direct", "pat(2)",
+              "chain", "binomial", "two_shot", "two_shot(pull)", "one_shot"}}};
+
+static void all_pairs(const struct choir_layout *l)
+{
+    static const uint64_t counts[] = {0, 1, 13, 301};
+    for (size_t k = 0, c = 0; k < base_count(able); k++)
+        for (const char *const *in = able[k].name; *in; in++)
+            for (const char *const *out = able[k].name; *out; out++, c++) {
+                char name[128];
+                uint32_t refused = unsupported;
+                snprintf(name, sizeof(name), "hierarchical(%s,%s)", *in, *out);
+                prove(name, (int)able[k].kind, l, counts[c % base_count(counts)]);
+                if (able[k].kind == CHOIR_ALL_TO_ALL)
+                    for (size_t i = 0; i < base_count(counts); i++)
+                        prove(name, CHOIR_ALL_TO_ALL, l, counts[i]);
+                if (refused != unsupported)
+                    FAIL("%s is refused on %u hosts: %s", name, l->hosts,
+                         base_error_thread()->text);
+            }
+}
+
+static void any_pair(void)
+{
+    static const char *const hosts[] = {"001122",    "0010",          "01111",     "001112",
+                                        "000111222", "0000000011112", "2012002210"};
+    for (size_t i = 0; i < base_count(hosts); i++) {
+        uint64_t key[64];
+        uint32_t n = (uint32_t)strlen(hosts[i]);
+        for (uint32_t r = 0; r < n; r++)
+            key[r] = (uint64_t)hosts[i][r];
+        struct choir_layout *l = plan_layout_create(n, key);
+        all_pairs(l);
+        plan_layout_free(l);
+    }
+    printf("%u proved\n", proved);
+}
+
+/* What cannot serve is refused in words. */
+static void refusals(void)
+{
+    static const struct {
+        enum choir_kind kind;
+        const char *name, *words;
+    } wrong[] = {
+        {CHOIR_ALL_TO_ALL, "hierarchical(ring,bruck)",
+         "ring cannot be INNER: it does no all_to_all among 3"},
+        {CHOIR_ALL_TO_ALL, "hierarchical(bruck,ring)",
+         "ring cannot be OUTER: it does no all_to_all among 2"},
+        {CHOIR_ALL_REDUCE, "hierarchical(pairwise,ring)",
+         "pairwise cannot be INNER: it does no all_reduce, nor"},
+        {CHOIR_ALL_REDUCE, "hierarchical(ring,pairwise)",
+         "pairwise cannot be OUTER: it does no all_reduce, nor"},
+        {CHOIR_ALL_GATHER, "hierarchical(tree,ring)",
+         "tree cannot be INNER: it does no all_gather"},
+        {CHOIR_REDUCE_SCATTER, "hierarchical(ring,tree)",
+         "tree cannot be OUTER: it does no reduce_scatter"},
+        {CHOIR_BROADCAST, "hierarchical(ring,tree)", "ring cannot be INNER: it does no broadcast"},
+        {CHOIR_REDUCE, "hierarchical(tree,ring)", "ring cannot be OUTER: it does no reduce"},
+        {CHOIR_BARRIER, "hierarchical(direct,ring)", "ring cannot be OUTER: it does no barrier"}};
+    uint64_t one_host[4] = {0}, hosts[5] = {0, 0, 0, 1, 1};
+    struct choir_layout *l = plan_layout_create(5, hosts), *flat = plan_layout_create(4, one_host);
+    struct choir_shape s;
+    struct choir_plan *plan = NULL;
+    for (size_t i = 0; i < base_count(wrong); i++) {
+        plan_shape_init(&s, wrong[i].kind, 1, 5, wrong[i].kind == CHOIR_BARRIER ? 0 : 10, l);
+        CHECK_EQ(plan_build(wrong[i].name, &s, &plan), CHOIR_ERR_UNSUPPORTED);
+        if (!strstr(base_error_thread()->text, wrong[i].words))
+            FAIL("%s: %s", wrong[i].name, base_error_thread()->text);
+    }
+    plan_shape_init(&s, CHOIR_ALL_REDUCE, 1, 4, 10, flat);
+    CHECK_EQ(plan_build("hierarchical(ring,ring)", &s, &plan), CHOIR_ERR_UNSUPPORTED);
+    CHECK(strstr(base_error_thread()->text, "all ranks are on one host"));
+    plan_layout_free(l);
+    plan_layout_free(flat);
+}
+
 static void several_hosts(void)
 {
     static const char *const hosts[] = {"0011", "00011111",         "01111",        "001112",
@@ -70,4 +153,4 @@ static void several_hosts(void)
     printf("%u proved, %u not for their shape\n", proved, unsupported);
 }
 
-TEST_MAIN(TEST(several_hosts))
+TEST_MAIN(TEST(refusals), TEST(any_pair), TEST(several_hosts))

@@ -484,6 +484,21 @@ static void one_host(void)
     printf("%llu runs\n", (unsigned long long)ran);
 }
 
+/* Every pair of what does an all-to-all; bytes instead of a proof. */
+static void all_to_all_pairs(const struct choir_algorithm *a, struct choir_layout *layout,
+                             uint64_t *seed)
+{
+    static const char *const names[] = {"bruck", "pairwise", "direct"};
+    static const uint64_t counts[] = {0, 1, 131};
+    bool two_levels = layout->hosts > 1 && layout->hosts < layout->ranks;
+    for (uint32_t k = 0; k < 27 && two_levels; k++) {
+        char name[128];
+        snprintf(name, sizeof(name), "hierarchical(%s,%s)", names[k % 3], names[k / 3 % 3]);
+        if (!run_job(name, a, CHOIR_ALL_TO_ALL, layout, counts[k / 9], 0, base_random(seed), false))
+            FAIL("%s is refused on %u hosts", name, layout->hosts);
+    }
+}
+
 /* Any INNER with any OUTER: random pairs. */
 static void compositions(struct choir_layout *layout)
 {
@@ -517,6 +532,7 @@ static void compositions(struct choir_layout *layout)
                                 base_random(&seed), true);
             CHECK(found);
         }
+        all_to_all_pairs(a, layout, &seed);
         for (int k = 0; k < TEST_BY_EFFORT(10, 40, 40); k++) {
             char name[128];
             snprintf(name, sizeof(name), "hierarchical(%s,%s)",
