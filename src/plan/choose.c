@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * choose.c: the decision table: for every (collective, size class, kind of root) the algorithms in the
- * order of their predicted times, worked out when first asked for.
+ * choose.c: the decision table: for every (collective, size class, kind of root; choose_key.c) the
+ * algorithms in the order of their predicted times, worked out when first asked for.
  *
  * It follows from what is equal on all ranks (cluster, algorithms, wishes), never from the asking rank, so
- * all ranks choose alike without a word. A size class is (2^(c-1), 2^c] bytes of the largest buffer of a
- * rank (nccl-tests' size), priced at 2^c. Any thread may ask: a mutex guards the table; plans are cached,
+ * all ranks choose alike without a word. Any thread may ask: a mutex guards the table; plans are cached,
  * so it is asked once per cached key.
  */
 #include "plan/choose.h"
@@ -15,17 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CANDIDATES = 192, CLASSES = 48, ASSUMED = 4096 };
+enum { CANDIDATES = 192 };
 #define AWAY_NS 1e15 /* on one host, an algorithm for many comes last */
 #define CLOSE 1.02
 
-/* What a ranking depends on. */
-struct key {
-    uint32_t kind, size_class, root, depth, window, unused;
-    uint64_t slot_bytes;
-};
 struct ranking {
-    struct key key;
+    struct choose_key key;
     uint32_t count;
     uint8_t order[CANDIDATES]; /* candidates, cheapest first */
 };
@@ -83,86 +77,6 @@ static bool usable(const char *name, uint32_t kind, bool need_ordered)
 {
     const struct choir_algorithm *a = plan_algorithm_find(name);
     return a && a->kinds >> kind & 1 && (!need_ordered || a->flags & CHOIR_ORDERED);
-}
-
-/* --- shapes ------------------------------------------------------------------------------------- */
-
-/* Does the largest buffer hold a block of every rank? */
-static bool has_blocks(uint32_t kind)
-{
-    return kind != CHOIR_ALL_REDUCE && kind != CHOIR_REDUCE && kind != CHOIR_BROADCAST &&
-           kind != CHOIR_BARRIER;
-}
-
-/* The size by which is chosen: all ranks must see the same. Where each knows its own counts of a v-form
- * only, blocks of ASSUMED bytes are assumed. */
-static uint64_t shape_bytes(const struct choir_shape *s)
-{
-    const uint64_t *all = s->kind == CHOIR_ALL_GATHER_V       ? s->out_count
-                          : s->kind == CHOIR_REDUCE_SCATTER_V ? s->in_count
-                                                              : NULL;
-    if (s->kind == CHOIR_BARRIER || s->kind == CHOIR_EXCHANGE)
-        return 0;
-    if (s->kind >= CHOIR_ALL_GATHER_V) {
-        uint64_t sum = 0;
-        for (uint32_t r = 0; all && r < s->ranks; r++)
-            sum += all[r];
-        return all ? sum * s->type_bytes : (uint64_t)ASSUMED * s->ranks;
-    }
-    uint64_t each = s->type_bytes * (has_blocks(s->kind) ? (uint64_t)s->ranks : 1);
-    return s->count > UINT64_MAX / base_max(each, 1u) ? UINT64_MAX : s->count * each;
-}
-
-static uint32_t class_of(uint64_t bytes)
-{
-    uint32_t c = bytes ? 1 : 0; /* class 0: nothing; c: up to 2^(c-1) */
-    while (c && c < CLASSES - 1 && bytes > 1ull << (c - 1))
-        c++;
-    return c;
-}
-
-/* The shape that stands for a class: 4-byte elements, rank 0, the root the first rank of its host. */
-static struct choir_shape class_shape(const struct plan_table *t, const struct choir_shape *like,
-                                      const struct key *key)
-{
-    struct choir_shape s;
-    uint64_t bytes = key->size_class ? 1ull << (key->size_class - 1) : 0;
-    uint64_t each = 4 * (has_blocks(key->kind) ? (uint64_t)like->ranks : 1);
-    uint64_t count = bytes ? base_max(bytes / each, 1u) : 0;
-    plan_shape_init(&s, (enum choir_kind)key->kind, 0, like->ranks, count, t->cluster.layout);
-    s.root = key->root;
-    s.slot_bytes = key->slot_bytes;
-    s.depth = key->depth;
-    s.window = key->window;
-    return s;
-}
-
-/* Roots on hosts of the same size are alike: the first rank of the first such host stands for them. */
-static uint32_t root_class(const struct choir_layout *l, uint32_t root)
-{
-    uint32_t host = l->host_of[root], size = l->begin[host + 1] - l->begin[host];
-    for (uint32_t h = 0; h < l->hosts; h++)
-        if (l->begin[h + 1] - l->begin[h] == size)
-            return l->member[l->begin[h]];
-    return root;
-}
-
-static bool has_root(uint32_t kind)
-{
-    return kind == CHOIR_REDUCE || kind == CHOIR_BROADCAST || kind == CHOIR_GATHER ||
-           kind == CHOIR_SCATTER || kind == CHOIR_GATHER_V || kind == CHOIR_SCATTER_V;
-}
-
-static struct key key_of(const struct plan_table *t, const struct choir_shape *s)
-{
-    return (struct key){
-        .kind = s->kind,
-        .size_class = class_of(shape_bytes(s)),
-        .root = has_root(s->kind) ? root_class(t->cluster.layout, s->root) : 0,
-        .depth = s->depth,
-        .window = s->window,
-        .slot_bytes = s->slot_bytes,
-    };
 }
 
 /* --- ranking ------------------------------------------------------------------------------------ */
@@ -254,7 +168,7 @@ static void rank_unpriced(const struct plan_table *t, uint32_t kind, struct rank
 
 static const struct ranking *ranking_of(struct plan_table *t, const struct choir_shape *shape)
 {
-    struct key key = key_of(t, shape);
+    struct choose_key key = choose_key_of(t->cluster.layout, shape);
     for (uint32_t i = 0; i < t->rankings; i++)
         if (!memcmp(&t->ranking[i]->key, &key, sizeof(key)))
             return t->ranking[i];
@@ -273,7 +187,7 @@ static const struct ranking *ranking_of(struct plan_table *t, const struct choir
     if (key.kind == CHOIR_EXCHANGE) {
         rank_unpriced(t, key.kind, r);
     } else {
-        struct choir_shape s = class_shape(t, shape, &key);
+        struct choir_shape s = choose_class_shape(t->cluster.layout, &key);
         uint64_t *counts = plan_shape_even(&s); /* NULL: no v-form */
         rank_candidates(t, &s, r);
         free(counts);
@@ -296,7 +210,7 @@ static const char *choose_in(struct plan_table *t, const struct ranking *ranking
                              const struct choir_shape *shape, bool need_ordered,
                              const struct choose_rule *rule, bool exclusions)
 {
-    uint64_t bytes = shape_bytes(shape);
+    uint64_t bytes = choose_bytes(shape);
     for (uint32_t i = 0; ranking && i < ranking->count; i++) {
         const char *name = t->name[ranking->order[i]];
         bool wished = !rule;
@@ -313,7 +227,7 @@ static const char *choose_in(struct plan_table *t, const struct ranking *ranking
 static const char *choose_locked(struct plan_table *t, const struct choir_shape *shape,
                                  bool need_ordered)
 {
-    struct choose_rule *rule = choose_forced_find(&t->forced, shape->kind, shape_bytes(shape));
+    struct choose_rule *rule = choose_forced_find(&t->forced, shape->kind, choose_bytes(shape));
     const char *name = plan_set_choose(t->sets, shape, need_ordered, rule);
     if (name) /* plans loaded by hand are a wish too */
         return name;
@@ -334,7 +248,7 @@ static const char *choose_locked(struct plan_table *t, const struct choir_shape 
         base_log(
             BASE_WARN, (int)shape->rank, "CHOIR_ALGO %s is not for %s of %llu bytes%s: using %s",
             rule->name[0], plan_kind_name((enum choir_kind)shape->kind),
-            (unsigned long long)shape_bytes(shape), need_ordered ? " in rank order" : "", name);
+            (unsigned long long)choose_bytes(shape), need_ordered ? " in rank order" : "", name);
     }
     return name;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * choose.h: what the choice by cost (choose.c) asks of the user's wishes (choose_forced.c).
+ * choose.h: what the choice by cost (choose.c) asks of the calls it is made for (choose_key.c) and of the
+ * user's wishes (choose_forced.c).
  */
 #ifndef PLAN_CHOOSE_H
 #define PLAN_CHOOSE_H
@@ -8,6 +9,21 @@
 #include "plan/plan.h"
 
 #define CHOOSE_NAME 64
+
+/* --- choose_key.c ------------------------------------------------------------------------------- */
+/* What a ranking depends on: calls of one key are priced as one. No padding: keys are compared as bytes. */
+struct choose_key {
+    uint32_t kind, size_class, root, depth, window, unused;
+    uint64_t slot_bytes;
+};
+/* The size by which is chosen, the same on all ranks. */
+uint64_t choose_bytes(const struct choir_shape *shape);
+struct choose_key choose_key_of(const struct choir_layout *layout, const struct choir_shape *shape);
+/* The shape that stands for all calls of a key. */
+struct choir_shape choose_class_shape(const struct choir_layout *layout,
+                                      const struct choose_key *key);
+
+/* --- choose_forced.c ---------------------------------------------------------------------------- */
 
 /* One wish: these algorithms, or (exclude) all but these, for these collectives and sizes. */
 struct choose_rule {
