@@ -330,6 +330,62 @@ static void v_forms(void)
     plan_layout_free(l);
 }
 
+static double skewed_ns(const char *algorithm, enum choir_kind kind, const struct plan_cluster *c,
+                        uint32_t longest, uint64_t most, uint64_t others, enum sim_mode mode)
+{
+    struct choir_shape s = shape_of(kind, c->layout, others);
+    struct sim_how how = {.mode = mode, .budget = SIM_BUDGET};
+    struct plan_price price;
+    uint64_t *count = plan_shape_even(&s);
+    CHECK(count);
+    count[longest] = most;
+    CHECK_OK(sim_price(algorithm, &s, c, &how, &price));
+    free(count);
+    return price.time_ns;
+}
+
+/* Where all ranks know all counts, the price is theirs: one block of many times the length of the others. */
+static void skewed(void)
+{
+    enum { MANY = 4096 };
+    for (uint32_t n = 4; n <= 64; n *= 4) {
+        struct choir_layout *l = plan_layout_regular(n, 1);
+        struct plan_cluster c = bare(l, 1000, 0.5);
+        for (uint32_t longest = 0; longest < n; longest += n / 2 + 1) {
+            near(skewed_ns("ring", CHOIR_ALL_GATHER_V, &c, longest, MANY, 0, SIM_AUTO),
+                 (n - 1) * (1000 + .5 * 4 * MANY), .001, "a ring waits for it at every hop");
+            near(skewed_ns("direct", CHOIR_ALL_GATHER_V, &c, longest, MANY, 0, SIM_AUTO),
+                 1000 + .5 * 4 * MANY, .001, "direct waits for it once");
+            near(
+                skewed_ns("recursive_doubling", CHOIR_ALL_GATHER_V, &c, longest, MANY, 0, SIM_AUTO),
+                log2(n) * (1000 + .5 * 4 * MANY), .001, "recursive doubling passes it on");
+            near(skewed_ns("direct", CHOIR_REDUCE_SCATTER_V, &c, longest, MANY, 0, SIM_AUTO),
+                 1000 + .5 * 4 * MANY, .001, "direct combines it once");
+        }
+        CHECK(skewed_ns("ring", CHOIR_ALL_GATHER_V, &c, 1, 0, 0, SIM_AUTO) < 1001. * (n - 1));
+        plan_layout_free(l);
+    }
+}
+
+/* Smaller clusters keep the long block, wherever it is. */
+static void skewed_by_smaller_clusters(void)
+{
+    static const char *const name[] = {"ring", "direct", "bruck"};
+    struct choir_layout *l = plan_layout_regular(96, 1);
+    struct plan_cluster c;
+    plan_cluster_default(&c, l);
+    for (size_t i = 0; i < base_count(name); i++)
+        for (uint32_t longest = 0; longest < 96; longest += 19) {
+            double part =
+                skewed_ns(name[i], CHOIR_ALL_GATHER_V, &c, longest, 1 << 18, 64, SIM_SHRUNK);
+            double full =
+                skewed_ns(name[i], CHOIR_ALL_GATHER_V, &c, longest, 1 << 18, 64, SIM_FULL);
+            near(log2(part / full) + 10, 10, .1, name[i]); /* factor 2 */
+            CHECK(full > 3 * skewed_ns(name[i], CHOIR_ALL_GATHER_V, &c, longest, 64, 64, SIM_FULL));
+        }
+    plan_layout_free(l);
+}
+
 /* Plans given: priced as those built; those that wait for each other are told, not waited for. */
 static void given_plans(void)
 {
@@ -403,5 +459,5 @@ static void cluster_text(void)
 
 TEST_MAIN(TEST(formulas), TEST(shared_nic), TEST(counts), TEST(many_blocks),
           TEST(by_representatives), TEST(by_fewer_iterations), TEST(by_smaller_clusters),
-          TEST(a_million), TEST(sense), TEST(same_on_all_ranks), TEST(v_forms), TEST(given_plans),
-          TEST(cluster_text))
+          TEST(a_million), TEST(sense), TEST(same_on_all_ranks), TEST(v_forms), TEST(skewed),
+          TEST(skewed_by_smaller_clusters), TEST(given_plans), TEST(cluster_text))

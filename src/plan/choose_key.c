@@ -19,9 +19,7 @@ static bool has_blocks(uint32_t kind)
 /* Where each rank knows its own counts of a v-form only, blocks of ASSUMED bytes are assumed. */
 uint64_t choose_bytes(const struct choir_shape *s)
 {
-    const uint64_t *all = s->kind == CHOIR_ALL_GATHER_V       ? s->out_count
-                          : s->kind == CHOIR_REDUCE_SCATTER_V ? s->in_count
-                                                              : NULL;
+    const uint64_t *all = plan_shape_counts(s);
     if (s->kind == CHOIR_BARRIER || s->kind == CHOIR_EXCHANGE)
         return 0;
     if (s->kind >= CHOIR_ALL_GATHER_V) {

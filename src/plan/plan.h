@@ -29,9 +29,11 @@ uint64_t plan_slot_bytes(const struct choir_layout *layout);
 /* A shape with defaults for everything but the arguments: 4-byte elements, plan_slot_bytes, depth 4, window 8. */
 void plan_shape_init(struct choir_shape *shape, enum choir_kind kind, uint32_t rank, uint32_t ranks,
                      uint64_t count, const struct choir_layout *layout);
-/* Gives a v-form's shape packed blocks of s->count elements, by which it is priced. Returns the counts, to free() after the
- * shape's last use; NULL for other kinds, and (then with a record) for want of memory. */
+/* Gives a v-form's shape packed blocks of s->count elements each. Returns the counts, to free() after the shape's last use
+ * and to change before it; NULL for other kinds, and (then with a record) for want of memory. */
 uint64_t *plan_shape_even(struct choir_shape *shape);
+/* Elements of every rank's block where each rank knows them: of all_gather_v and reduce_scatter_v; NULL for other kinds. */
+const uint64_t *plan_shape_counts(const struct choir_shape *shape);
 /* Elements of IN and OUT on this rank (span from the buffer's start, v-form offsets included); 0: absent. */
 void plan_shape_extent(const struct choir_shape *shape, uint64_t *in, uint64_t *out);
 /* Which legal aliasing in place means: 1 and the offset in elements of IN from OUT's start (may be negative

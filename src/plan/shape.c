@@ -197,6 +197,13 @@ uint64_t *plan_shape_even(struct choir_shape *s)
     return count;
 }
 
+const uint64_t *plan_shape_counts(const struct choir_shape *shape)
+{
+    return shape->kind == CHOIR_ALL_GATHER_V       ? shape->out_count
+           : shape->kind == CHOIR_REDUCE_SCATTER_V ? shape->in_count
+                                                   : NULL;
+}
+
 enum shape_holds shape_holds(const struct choir_shape *shape, unsigned buf)
 {
     return buf == CHOIR_IN ? kinds[shape->kind].in : kinds[shape->kind].out;

@@ -163,6 +163,16 @@ static enum choir_status play_reps(struct sim_job *job, struct sim_how *how,
     return CHOIR_OK;
 }
 
+/* Has every rank a block as long as the others'? */
+static bool even_blocks(const struct choir_shape *s)
+{
+    const uint64_t *count = plan_shape_counts(s);
+    for (uint32_t r = 1; count && r < s->ranks; r++)
+        if (count[r] != count[0])
+            return false;
+    return true;
+}
+
 /* CHOIR_ERR_STATE: ranks don't stand for each other. */
 static enum choir_status price_group(const char *algorithm, const struct choir_shape *shape,
                                      const struct plan_cluster *cluster, struct sim_how *how,
@@ -171,7 +181,8 @@ static enum choir_status price_group(const char *algorithm, const struct choir_s
 {
     struct choir_plan **plans = NULL, *next;
     uint32_t reps;
-    if (!sim_layout_symmetry(shape->layout, group, &reps) || reps >= shape->ranks)
+    if (!even_blocks(shape) || !sim_layout_symmetry(shape->layout, group, &reps) ||
+        reps >= shape->ranks)
         return CHOIR_ERR_STATE;
     /* One look at the next block's first rank spares most of the work where there is no symmetry. */
     enum choir_status status = build_rank(algorithm, shape, reps, &next);
@@ -228,15 +239,24 @@ static enum choir_status price_smaller(const char *algorithm, const struct choir
 {
     struct choir_shape s = *shape;
     struct plan_cluster c = *cluster;
-    struct choir_layout *layout = sim_layout_shrink(shape->layout, k, &s.root);
-    if (!layout)
+    const uint64_t *all = plan_shape_counts(shape);
+    uint64_t *count = all ? plan_shape_even(&s) : NULL;
+    if (all && !count)
         return CHOIR_ERR_NO_MEMORY;
+    if (all)
+        memcpy(count, all, shape->ranks * sizeof(*count));
+    struct choir_layout *layout = sim_layout_shrink(shape->layout, k, &s.root, count);
+    if (!layout) {
+        free(count);
+        return CHOIR_ERR_NO_MEMORY;
+    }
     s.layout = c.layout = layout;
     s.ranks = layout->ranks;
     struct sim_how full = {.mode = SIM_FULL, .bound_ns = how->bound_ns};
     enum choir_status status = price_full(algorithm, &s, &c, &full, price);
     how->beyond |= full.beyond;
     plan_layout_free(layout);
+    free(count);
     return status;
 }
 
@@ -302,8 +322,8 @@ static enum choir_status price_auto(const char *algorithm, const struct choir_sh
     return status;
 }
 
-/* V-forms are priced with equal counts, as every rank must find the same price and only some know all
- * counts. */
+/* V-forms of which each rank knows its own counts only: priced with equal ones, as every rank must find the
+ * same price. */
 static enum choir_status price_v(const char *algorithm, const struct choir_shape *shape,
                                  const struct plan_cluster *cluster, struct sim_how *how,
                                  struct plan_price *price)
@@ -325,7 +345,7 @@ enum choir_status sim_price(const char *algorithm, const struct choir_shape *sha
     if (shape->kind == CHOIR_EXCHANGE)
         return base_fail(CHOIR_ERR_UNSUPPORTED, "price its sends and receives as all_to_all",
                          "a group of sends and receives is known to its own rank only");
-    if (shape->kind >= CHOIR_ALL_GATHER_V)
+    if (shape->kind >= CHOIR_ALL_GATHER_V && !plan_shape_counts(shape))
         return price_v(algorithm, shape, cluster, how, price);
     return price_auto(algorithm, shape, cluster, how, price);
 }

@@ -80,9 +80,10 @@ enum choir_status sim_price(const char *algorithm, const struct choir_shape *sha
 bool sim_layout_symmetry(const struct choir_layout *l, enum sim_group group, uint32_t *reps);
 /* Is plan b, of rank b->rank, what plan a becomes when a's rank is moved to b's? */
 bool sim_same_plan(const struct choir_plan *a, const struct choir_plan *b, enum sim_group group);
-/* Every 2^k-th host, or where there are few, every 2^k-th rank of a host; *root is moved along. NULL: no
- * memory. */
-struct choir_layout *sim_layout_shrink(const struct choir_layout *l, uint32_t k, uint32_t *root);
+/* Every 2^k-th host, or where there are few, every 2^k-th rank of a host; *root is moved along. count: of all
+ * ranks' elements, becomes that of those kept; the most are moved along, like a root; or NULL. NULL: no memory. */
+struct choir_layout *sim_layout_shrink(const struct choir_layout *l, uint32_t k, uint32_t *root,
+                                       uint64_t *count);
 /* A copy whose long loops (`longest` times, or few less) run `less` times fewer, or NULL: there are long
  * loops of other lengths, or no memory. Free with plan_free. */
 struct choir_plan *sim_plan_shorten(const struct choir_plan *plan, uint32_t longest, uint32_t less);

@@ -40,29 +40,48 @@ uint64_t sim_events(const struct choir_plan *plan, uint32_t fragments, uint32_t 
     return events / base_max(plan->programs, 1u) + 1;
 }
 
+/* Elements of a step in one instance, all its iterations together. Parts without lengths of their own count
+ * as the longest. */
+static double step_elements(const struct choir_plan *plan, const struct choir_step *step,
+                            uint32_t times)
+{
+    const struct choir_place *p = plan_measure(plan, step);
+    const struct choir_cut *cut = p ? &plan->cut[p->buf] : NULL;
+    uint64_t sum = 0;
+    if (!cut || cut->how != CHOIR_TABLE)
+        return (double)sim_span_parts(&plan->place[step->place]) *
+               (double)plan_largest_piece(plan) * times;
+    for (uint32_t t = 0; t < times; t++) {
+        struct plan_walk w;
+        uint32_t part;
+        for (plan_walk_start(&w, plan, p, t); plan_walk_next(&w, &part);)
+            sum += plan_part_len(cut, part);
+    }
+    return (double)sum / plan->instances;
+}
+
 double sim_least_ns(const struct choir_plan *plan, uint32_t elem, const struct plan_cluster *c)
 {
     uint32_t loop_end = 0, times = 1;
-    double sum = 0, piece = (double)(plan_largest_piece(plan) * elem);
+    double sum = 0;
     const struct plan_cost *host = &c->link[PLAN_LINK_HOST], *net = &c->link[PLAN_LINK_NET];
     double overhead = base_min(host->overhead_ns, net->overhead_ns);
     double beta = base_min(host->rank_beta_ns, net->rank_beta_ns);
     for (uint32_t s = 0; s < plan->steps; s++) {
         const struct choir_step *step = &plan->step[s];
         const struct choir_place *p = &plan->place[step->place];
-        double bytes = (double)sim_span_parts(p) * piece, work = c->step_ns;
+        uint32_t messages = 0;
         if (step->body) {
             loop_end = s + step->body;
             times = step->times;
         } else if (s >= loop_end) {
             times = 1;
         }
-        for (uint32_t i = 0; i < (uint32_t)step->ins + step->outs; i++) {
-            double one = p[i].peer < 0 ? 0 : overhead + beta * bytes;
-            work = work + one;
-        }
-        work = work * times;
-        sum = sum + work;
+        for (uint32_t i = 0; i < (uint32_t)step->ins + step->outs; i++)
+            messages += p[i].peer >= 0;
+        sum += (c->step_ns + overhead * messages) * times;
+        if (messages)
+            sum += beta * messages * elem * step_elements(plan, step, times);
     }
     /* Half, as parts and pieces may be shorter than the longest. */
     return sum * plan->instances / plan->programs * c->oversubscribed / 2;
@@ -173,10 +192,23 @@ bool sim_same_plan(const struct choir_plan *a, const struct choir_plan *b, enum 
 
 /* --- smaller clusters --------------------------------------------------------------------------- */
 
-struct choir_layout *sim_layout_shrink(const struct choir_layout *l, uint32_t k, uint32_t *root)
+/* The first rank of those with the most elements. */
+static uint32_t longest_of(const uint64_t *count, uint32_t ranks)
+{
+    uint32_t longest = 0;
+    for (uint32_t r = 1; r < ranks; r++)
+        if (count[r] > count[longest])
+            longest = r;
+    return longest;
+}
+
+struct choir_layout *sim_layout_shrink(const struct choir_layout *l, uint32_t k, uint32_t *root,
+                                       uint64_t *count)
 {
     /* Hosts are left out while two remain, then ranks of every host. */
-    uint32_t by_host = 0, kept = 0, before_root = 0;
+    uint32_t by_host = 0, kept = 0, before_root = 0, before_longest = 0;
+    uint32_t longest = count ? longest_of(count, l->ranks) : 0;
+    uint64_t most = count ? count[longest] : 0;
     while (by_host < k && l->hosts >> (by_host + 1) >= 2)
         by_host++;
     uint32_t host_mask = (1u << by_host) - 1, local_mask = (1u << (k - by_host)) - 1;
@@ -189,9 +221,14 @@ struct choir_layout *sim_layout_shrink(const struct choir_layout *l, uint32_t k,
         if (l->host_of[r] & host_mask || l->local_of[r] & local_mask)
             continue;
         before_root += r < *root;
+        before_longest += r < longest;
+        if (count)
+            count[kept] = count[r];
         key[kept++] = l->host_of[r];
     }
     *root = base_min(before_root, kept - 1);
+    if (count)
+        count[base_min(before_longest, kept - 1)] = most;
     struct choir_layout *small = plan_layout_create(kept, key);
     free(key);
     return small;
