@@ -51,31 +51,6 @@ static void always_builds(void)
     }
 }
 
-/* V-forms are chosen by price too, at even counts: large blocks go round a ring, not straight to all. */
-static void v_forms(void)
-{
-    static const enum choir_kind kind[] = {CHOIR_ALL_GATHER_V, CHOIR_REDUCE_SCATTER_V,
-                                           CHOIR_ALL_TO_ALL_V};
-    struct choir_layout *l = plan_layout_regular(3, 4);
-    struct plan_table *t = table_of(l, "");
-    struct plan_cluster c;
-    plan_cluster_default(&c, l);
-    for (size_t k = 0; k < base_count(kind); k++) {
-        struct choir_shape s = shape_of(kind[k], l, kind[k] == CHOIR_ALL_TO_ALL_V ? 1024 : 65536);
-        uint64_t *counts = plan_shape_even(&s);
-        const char *name = plan_table_choose(t, &s, false);
-        struct plan_price best, direct;
-        CHECK_OK(plan_simulate(name, &s, &c, &best));
-        CHECK_OK(plan_simulate("direct", &s, &c, &direct));
-        CHECK_LE(best.time_ns, direct.time_ns);
-        if (kind[k] != CHOIR_ALL_TO_ALL_V)
-            CHECK_LT(best.time_ns, direct.time_ns * 0.6);
-        free(counts);
-    }
-    plan_table_free(t);
-    plan_layout_free(l);
-}
-
 static void same_on_all_ranks(void)
 {
     struct choir_layout *l = plan_layout_regular(2, 6);
@@ -351,6 +326,5 @@ static void from_many_threads(void)
     plan_layout_free(l);
 }
 
-TEST_MAIN(TEST(always_builds), TEST(v_forms), TEST(same_on_all_ranks), TEST(sensible),
-          TEST(near_the_best), TEST(forced), TEST(bad_wishes), TEST(quick), TEST(candidates),
-          TEST(from_many_threads))
+TEST_MAIN(TEST(always_builds), TEST(same_on_all_ranks), TEST(sensible), TEST(near_the_best),
+          TEST(forced), TEST(bad_wishes), TEST(quick), TEST(candidates), TEST(from_many_threads))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * choose.c: the decision table: for every (collective, size class, kind of root; choose_key.c) the
- * algorithms in the order of their predicted times, worked out when first asked for.
+ * choose.c: the decision table: for every (collective, size class, skew, kind of root;
+ * choose_key.c) the algorithms in the order of their predicted times, worked out when first asked for.
  *
  * It follows from what is equal on all ranks (cluster, algorithms, wishes), never from the asking rank, so
  * all ranks choose alike without a word. Any thread may ask: a mutex guards the table; plans are cached,
@@ -187,8 +187,8 @@ static const struct ranking *ranking_of(struct plan_table *t, const struct choir
     if (key.kind == CHOIR_EXCHANGE) {
         rank_unpriced(t, key.kind, r);
     } else {
-        struct choir_shape s = choose_class_shape(t->cluster.layout, &key);
-        uint64_t *counts = plan_shape_even(&s); /* NULL: no v-form */
+        struct choir_shape s;
+        uint64_t *counts = choose_class_shape(t->cluster.layout, &key, &s);
         rank_candidates(t, &s, r);
         free(counts);
     }

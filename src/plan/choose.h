@@ -13,15 +13,18 @@
 /* --- choose_key.c ------------------------------------------------------------------------------- */
 /* What a ranking depends on: calls of one key are priced as one. No padding: keys are compared as bytes. */
 struct choose_key {
-    uint32_t kind, size_class, root, depth, window, unused;
+    uint32_t kind, size_class, depth, window;
+    uint32_t skew; /* how many times as long as the mean the longest block of a v-form is; else 1 */
+    uint32_t root; /* or the rank of that block */
     uint64_t slot_bytes;
 };
 /* The size by which is chosen, the same on all ranks. */
 uint64_t choose_bytes(const struct choir_shape *shape);
 struct choose_key choose_key_of(const struct choir_layout *layout, const struct choir_shape *shape);
-/* The shape that stands for all calls of a key. */
-struct choir_shape choose_class_shape(const struct choir_layout *layout,
-                                      const struct choose_key *key);
+/* The shape that stands for all calls of a key. Returns its counts, to free() after its last use; NULL if it is no
+ * v-form, or (then it cannot be built) for want of memory. */
+uint64_t *choose_class_shape(const struct choir_layout *layout, const struct choose_key *key,
+                             struct choir_shape *shape);
 
 /* --- choose_forced.c ---------------------------------------------------------------------------- */
 

@@ -3,7 +3,8 @@
  * choose_key.c: which calls are chosen for as one, and the shape by which these are priced.
  *
  * A key follows from what all ranks know of a call. A size class is (2^(c-1), 2^c] bytes of the largest
- * buffer of a rank (nccl-tests' size), priced at 2^c.
+ * buffer of a rank (nccl-tests' size), priced at 2^c. Where all ranks know the counts of a v-form, its longest
+ * block counts too: a ring waits for it at every hop, others send it once.
  */
 #include "plan/choose.h"
 
@@ -16,7 +17,19 @@ static bool has_blocks(uint32_t kind)
            kind != CHOIR_BARRIER;
 }
 
-/* Where each rank knows its own counts of a v-form only, blocks of ASSUMED bytes are assumed. */
+static uint64_t capped_sum(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
+static uint64_t capped_product(uint64_t a, uint64_t b)
+{
+    return b && a > UINT64_MAX / b ? UINT64_MAX : a * b;
+}
+
+/* Of all_to_all_v, gather_v and scatter_v a rank knows its own counts only: what is chosen must not depend on
+ * them, and blocks of ASSUMED bytes are assumed. Sums are capped: blocks that are read may overlap, and wrong
+ * counts are found out later. */
 uint64_t choose_bytes(const struct choir_shape *s)
 {
     const uint64_t *all = plan_shape_counts(s);
@@ -25,11 +38,11 @@ uint64_t choose_bytes(const struct choir_shape *s)
     if (s->kind >= CHOIR_ALL_GATHER_V) {
         uint64_t sum = 0;
         for (uint32_t r = 0; all && r < s->ranks; r++)
-            sum += all[r];
-        return all ? sum * s->type_bytes : (uint64_t)ASSUMED * s->ranks;
+            sum = capped_sum(sum, all[r]);
+        return all ? capped_product(sum, s->type_bytes) : (uint64_t)ASSUMED * s->ranks;
     }
     uint64_t each = s->type_bytes * (has_blocks(s->kind) ? (uint64_t)s->ranks : 1);
-    return s->count > UINT64_MAX / base_max(each, 1u) ? UINT64_MAX : s->count * each;
+    return capped_product(s->count, each);
 }
 
 static uint32_t class_of(uint64_t bytes)
@@ -56,30 +69,59 @@ static bool has_root(uint32_t kind)
            kind == CHOIR_SCATTER || kind == CHOIR_GATHER_V || kind == CHOIR_SCATTER_V;
 }
 
+/* How many times as long as the mean the longest block is: the nearest power of two, at most `ranks`, where it
+ * is all there is. *longest: the first rank with such a block. */
+static uint32_t skew_class(const uint64_t *count, uint32_t ranks, uint32_t *longest)
+{
+    uint64_t sum = 0, most = 0, skew = 1;
+    unsigned shift = 0;
+    for (uint32_t r = 0; r < ranks; r++)
+        if (count[r] > most) {
+            most = count[r];
+            *longest = r;
+        }
+    /* Ranks are at most 2^30: 29 bits keep sum and products below 2^64. */
+    while (most >> shift >> 29)
+        shift++;
+    for (uint32_t r = 0; r < ranks; r++)
+        sum += count[r] >> shift;
+    for (most >>= shift; sum >> 29; sum >>= 1)
+        most >>= 1;
+    while (sum && skew < ranks && 4 * most * ranks >= 3 * (2 * skew) * sum)
+        skew *= 2;
+    return (uint32_t)base_min(skew, ranks);
+}
+
 struct choose_key choose_key_of(const struct choir_layout *layout, const struct choir_shape *s)
 {
+    const uint64_t *all = plan_shape_counts(s);
+    uint32_t root = s->root, skew = all ? skew_class(all, s->ranks, &root) : 1;
     return (struct choose_key){
         .kind = s->kind,
         .size_class = class_of(choose_bytes(s)),
-        .root = has_root(s->kind) ? root_class(layout, s->root) : 0,
         .depth = s->depth,
         .window = s->window,
+        .skew = skew,
+        .root = has_root(s->kind) || skew > 1 ? root_class(layout, root) : 0,
         .slot_bytes = s->slot_bytes,
     };
 }
 
-/* 4-byte elements, rank 0, the root the first rank of its host. */
-struct choir_shape choose_class_shape(const struct choir_layout *layout,
-                                      const struct choose_key *key)
+/* 4-byte elements, rank 0, the root the first rank of its host. The longest block of a v-form is where the key
+ * says, as a root would be, since a gathering of little but this is a broadcast of it; the others share the rest. */
+uint64_t *choose_class_shape(const struct choir_layout *layout, const struct choose_key *key,
+                             struct choir_shape *shape)
 {
-    struct choir_shape s;
     uint64_t bytes = key->size_class ? 1ull << (key->size_class - 1) : 0;
     uint64_t each = 4 * (has_blocks(key->kind) ? (uint64_t)layout->ranks : 1);
     uint64_t count = bytes ? base_max(bytes / each, 1u) : 0;
-    plan_shape_init(&s, (enum choir_kind)key->kind, 0, layout->ranks, count, layout);
-    s.root = key->root;
-    s.slot_bytes = key->slot_bytes;
-    s.depth = key->depth;
-    s.window = key->window;
-    return s;
+    plan_shape_init(shape, (enum choir_kind)key->kind, 0, layout->ranks, count, layout);
+    shape->root = has_root(key->kind) ? key->root : 0;
+    shape->slot_bytes = key->slot_bytes;
+    shape->depth = key->depth;
+    shape->window = key->window;
+    uint64_t *counts = plan_shape_even(shape);
+    if (counts && key->skew > 1)
+        plan_counts_skew(counts, layout->ranks, key->root, key->skew * count);
+    return counts;
 }

@@ -32,6 +32,8 @@ void plan_shape_init(struct choir_shape *shape, enum choir_kind kind, uint32_t r
 /* Gives a v-form's shape packed blocks of s->count elements each. Returns the counts, to free() after the shape's last use
  * and to change before it; NULL for other kinds, and (then with a record) for want of memory. */
 uint64_t *plan_shape_even(struct choir_shape *shape);
+/* Of such counts: `rank` has `elements`, at most their sum, which stays; the others share the rest evenly. */
+void plan_counts_skew(uint64_t *count, uint32_t ranks, uint32_t rank, uint64_t elements);
 /* Elements of every rank's block where each rank knows them: of all_gather_v and reduce_scatter_v; NULL for other kinds. */
 const uint64_t *plan_shape_counts(const struct choir_shape *shape);
 /* Elements of IN and OUT on this rank (span from the buffer's start, v-form offsets included); 0: absent. */
@@ -268,8 +270,9 @@ enum choir_status plan_table_create(const struct plan_cluster *cluster, const ch
 void plan_table_free(struct plan_table *table);
 uint64_t plan_table_hash(const struct plan_table *table);
 /* The algorithm for a shape ("ring", "hierarchical(ring,tree)", "file:mine"); never NULL, valid as long as the
- * table. Depends on what all ranks know (kind, size, ranks, root's host), never on shape->rank. The first question
- * about a size class takes milliseconds, so plans are cached. need_ordered: only CHOIR_ORDERED ones. */
+ * table. Depends on what all ranks know (kind, size, ranks, root's host; of all_gather_v and reduce_scatter_v the longest
+ * block and its host), never on shape->rank. The first question about a size class takes milliseconds, so plans are
+ * cached. need_ordered: only CHOIR_ORDERED ones. */
 const char *plan_table_choose(struct plan_table *table, const struct choir_shape *shape,
                               bool need_ordered);
 /* Every candidate with its price, cheapest first; returns how many. For choir-plan. */

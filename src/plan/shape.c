@@ -197,6 +197,17 @@ uint64_t *plan_shape_even(struct choir_shape *s)
     return count;
 }
 
+void plan_counts_skew(uint64_t *count, uint32_t ranks, uint32_t rank, uint64_t elements)
+{
+    uint64_t sum = 0;
+    for (uint32_t r = 0; r < ranks; r++)
+        sum += count[r];
+    uint64_t rest = ranks > 1 ? (sum - elements) / (ranks - 1) : 0;
+    for (uint32_t r = 0; r < ranks; r++)
+        count[r] = rest;
+    count[rank] = sum - rest * (ranks - 1);
+}
+
 const uint64_t *plan_shape_counts(const struct choir_shape *shape)
 {
     return shape->kind == CHOIR_ALL_GATHER_V       ? shape->out_count
