@@ -56,6 +56,10 @@ static void answers(void)
     expect("barrier --ranks 3", 0, "chosen");
     expect("broadcast 10 --ranks 7 --root 6 --type bfloat16", 0, "5 bfloat16");
     expect("all_gather_v 4K --ranks 4", 0, "chosen");
+    expect("all_gather_v 1M --ranks 4 --root 2 --share 90", 0, "90 % of them rank 2's");
+    expect("all_gather_v 4K --ranks 4 --share 0", 0, "chosen");
+    expect("all_gather_v 0 --ranks 4 --share 100", 0, "chosen");
+    expect("reduce_scatter_v 1M --ranks 4 --share 100 --json", 0, "\"share\": 100");
     expect("all_reduce 1M --ranks 4 --ordered", 0, "chosen");
     expect("all_reduce 8 --ranks 1", 0, "chosen");
     expect("all_reduce 1M --hosts 4 --per-host 2 --algo 'hierarchical(ring,tree)'", 0, "asked for");
@@ -86,6 +90,9 @@ static void mistakes(void)
     expect("all_reduce 1M --ranks 4 --hosts 2", 2, "--ranks");
     expect("all_reduce 1M --type float31", 2, "no type float31");
     expect("broadcast 1M --ranks 3 --root 3", 2, "--root: 3 is not one of 3 ranks");
+    expect("all_gather_v 1M --ranks 3 --root 3 --share 9", 2, "--root: 3 is not one of 3 ranks");
+    expect("all_gather_v 1M --ranks 3 --share 101", 2, "101 % are more than all of it");
+    expect("gather_v 1M --ranks 3 --share 50", 2, "--share is for all_gather_v");
     expect("all_reduce 1M --ranks 3 --dump 3", 2, "--dump: 3 is not one of 3 ranks");
     expect("all_reduce 1M --ranks 4 --algo rign", 2, "rign");
     expect("all_reduce 1M --ranks 4 --algo pairwise", 2, "pairwise");

@@ -30,6 +30,10 @@ static const char usage[] =
     "the operation:\n"
     "  --type T             float32 (default), int8, bfloat16, ...\n"
     "  --root R             of broadcast, reduce, gather and scatter\n"
+    "  --share PERCENT      of all_gather_v and reduce_scatter_v: rank R's block (rank 0's without "
+    "--root)\n"
+    "                       is so much of SIZE, the others share the rest; without it all are "
+    "equal\n"
     "  --ordered            for an operation that does not commute: combine in rank order\n"
     "  --algo NAME          this algorithm (\"ring\", \"hierarchical(ring,tree)\"), not the one "
     "chosen\n"
@@ -181,11 +185,9 @@ static bool read_number(struct ask *ask, const char *o, int argc, char **argv, i
     const struct {
         const char *name;
         uint32_t *number, least;
-    } numbers[] = {{"--ranks", &ask->ranks, 1},
-                   {"--root", &ask->root, 0},
-                   {"--cores", &ask->cores, 1},
-                   {"--hosts", &ask->hosts, 1},
-                   {"--per-host", &ask->per_host, 1}};
+    } numbers[] = {{"--ranks", &ask->ranks, 1}, {"--root", &ask->root, 0},
+                   {"--share", &ask->share, 0}, {"--cores", &ask->cores, 1},
+                   {"--hosts", &ask->hosts, 1}, {"--per-host", &ask->per_host, 1}};
     for (size_t k = 0; k < base_count(numbers); k++)
         if (!strcmp(o, numbers[k].name)) {
             *numbers[k].number =
@@ -315,7 +317,8 @@ static void read_cluster(struct ask *ask)
 
 void ask_read(struct ask *ask, int argc, char **argv)
 {
-    *ask = (struct ask){.kind = -1, .dump = DUMP_NOTHING, .type = CHOIR_FLOAT32};
+    *ask =
+        (struct ask){.kind = -1, .dump = DUMP_NOTHING, .share = SHARE_EVEN, .type = CHOIR_FLOAT32};
     if (argc < 2) {
         fputs(usage, stderr);
         exit(2);
@@ -343,6 +346,12 @@ void ask_read(struct ask *ask, int argc, char **argv)
         ask_fail("which size? as in: choir-plan %s 1M", plan_kind_name((enum choir_kind)ask->kind));
     if (ask->root >= ask->layout->ranks)
         ask_fail("--root: %u is not one of %u ranks", ask->root, ask->layout->ranks);
+    if (ask->share != SHARE_EVEN && ask->share > 100)
+        ask_fail("--share: %u %% are more than all of it", ask->share);
+    if (ask->share != SHARE_EVEN && ask->kind != CHOIR_ALL_GATHER_V &&
+        ask->kind != CHOIR_REDUCE_SCATTER_V)
+        ask_fail("--share is for all_gather_v and reduce_scatter_v, of which all ranks know all "
+                 "counts");
     if (ask->dump >= 0 && (uint32_t)ask->dump >= ask->layout->ranks)
         ask_fail("--dump: %d is not one of %u ranks", ask->dump, ask->layout->ranks);
 }

@@ -13,6 +13,7 @@ struct ask {
     uint64_t bytes, to_bytes; /* of the largest buffer of a rank; to_bytes: the end of a sweep */
     bool has_bytes, here;     /* here: this machine, not a described cluster */
     uint32_t ranks, root, cores, hosts, per_host;
+    uint32_t share; /* percent of the bytes that are the root's block of a v-form, or SHARE_EVEN */
     const char *hosts_of, *algorithm, *topo, *svg, *load;
     enum choir_type type;
     int dump; /* rank, or one of the below */
@@ -20,6 +21,7 @@ struct ask {
     struct choir_layout *layout;
     struct plan_cluster cluster;
 };
+#define SHARE_EVEN UINT32_MAX
 enum { DUMP_NOTHING = -1, DUMP_ALL = -2 };
 
 /* Fills `ask`; on a wrong argument says which and exits with 2; --help prints the usage and exits. */

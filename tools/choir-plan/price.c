@@ -31,8 +31,11 @@ struct choir_shape shape_for(const struct ask *ask, uint64_t bytes)
     plan_shape_init(&s, (enum choir_kind)ask->kind, 0, n, count, ask->layout);
     s.type_bytes = (uint32_t)each;
     s.root = ask->root;
-    if (ask->kind >= CHOIR_ALL_GATHER_V && !plan_shape_even(&s)) /* shape_done frees them */
+    uint64_t *counts = plan_shape_even(&s); /* shape_done frees them */
+    if (ask->kind >= CHOIR_ALL_GATHER_V && !counts)
         ask_fail_record("the counts");
+    if (ask->share != SHARE_EVEN)
+        plan_counts_skew(counts, n, ask->root, count * n * ask->share / 100);
     return s;
 }
 

@@ -38,7 +38,11 @@ static void print_head(const struct ask *ask, const struct choir_shape *s)
     char size[32];
     const struct choir_layout *l = ask->layout;
     printf("%s, ", plan_kind_name((enum choir_kind)s->kind));
-    if (s->kind != CHOIR_BARRIER)
+    if (ask->share != SHARE_EVEN)
+        printf("%s (%llu %s, %u %% of them rank %u's), ", size_text(shape_bytes(s), size),
+               (unsigned long long)(s->count * s->ranks), choir_type_name(ask->type), ask->share,
+               ask->root);
+    else if (s->kind != CHOIR_BARRIER)
         printf("%s (%llu %s%s), ", size_text(shape_bytes(s), size), (unsigned long long)s->count,
                choir_type_name(ask->type),
                shape_bytes(s) > s->count * s->type_bytes ? " each" : "");
@@ -128,8 +132,9 @@ void print_answer(const struct ask *ask, const struct answer *a)
     if (!ask->algorithm && a->runner_up != UINT32_MAX &&
         a->list[a->runner_up].price.time_ns < c->price.time_ns)
         printf("%s is quicker at this very size; wishes, or the size class, whose price is that of "
-               "the next power of two, decide for %s\n",
-               a->list[a->runner_up].name, c->name);
+               "the next power of two%s, decide for %s\n",
+               a->list[a->runner_up].name,
+               ask->share == SHARE_EVEN ? "" : " (of the share, the nearest)", c->name);
     if (c->price.sampled)
         printf("sampled: played by representatives or smaller clusters, not by all ranks\n");
 }
@@ -154,6 +159,8 @@ void print_json(const struct ask *ask, const struct answer *a)
            (unsigned long long)shape_bytes(&a->shape), (unsigned long long)a->shape.count,
            choir_type_name(ask->type), l->ranks, l->hosts, ask->cluster.oversubscribed,
            a->list[a->chosen].name);
+    if (ask->share != SHARE_EVEN)
+        printf("\"share\": %u, \"share_rank\": %u, ", ask->share, ask->root);
     if (a->runner_up != UINT32_MAX)
         printf("\"runner_up\": \"%s\", ", a->list[a->runner_up].name);
     printf("\"percent\": {\"latency\": %.3g, \"cpu_per_message\": %.3g, \"cpu_per_byte\": %.3g, "
