@@ -56,6 +56,20 @@ static double time_of(const char *algorithm, enum choir_kind kind, const struct 
     return price.time_ns;
 }
 
+static double skewed_ns(const char *algorithm, enum choir_kind kind, const struct plan_cluster *c,
+                        uint32_t longest, uint64_t most, uint64_t others, enum sim_mode mode)
+{
+    struct choir_shape s = shape_of(kind, c->layout, others);
+    struct sim_how how = {.mode = mode, .budget = SIM_BUDGET};
+    struct plan_price price;
+    uint64_t *count = plan_shape_even(&s);
+    CHECK(count);
+    count[longest] = most;
+    CHECK_OK(sim_price(algorithm, &s, c, &how, &price));
+    free(count);
+    return price.time_ns;
+}
+
 static void formulas(void)
 {
     for (uint32_t n = 2; n <= 64; n *= 2) {
@@ -120,6 +134,28 @@ static void many_blocks(void)
         struct plan_price p = price_by("hierarchical", CHOIR_ALL_TO_ALL, &c, 100, mode);
         CHECK_EQ(p.bytes[PLAN_LINK_NET], 2 * 64 * 400);
     }
+    plan_layout_free(l);
+}
+
+/* Ranks that share cores slow each other down while they work: all of an all_to_all, few of a broadcast's. */
+static void shared_cores(void)
+{
+    struct choir_layout *l = plan_layout_regular(1, 8);
+    struct plan_cluster c = bare(l, 0, 0);
+    c.link[PLAN_LINK_HOST].rank_beta_ns = .5;
+    uint64_t count = 1 << 18;
+    double pushed = .5 * 4 * (double)count, all = time_of("direct", CHOIR_ALL_TO_ALL, &c, count),
+           even = skewed_ns("direct", CHOIR_ALL_GATHER_V, &c, 0, count, count, SIM_FULL);
+    c.oversubscribed = 4;
+    near(time_of("direct", CHOIR_ALL_TO_ALL, &c, count), 4 * all, .001, "all at work");
+    near(skewed_ns("direct", CHOIR_ALL_GATHER_V, &c, 0, count, count, SIM_FULL), 4 * even, .001,
+         "equal blocks");
+    /* The root pushes to 7 on one core, while the other serves those who take. */
+    near(time_of("direct", CHOIR_BROADCAST, &c, count), 7 * pushed, .05, "a root at work");
+    near(skewed_ns("direct", CHOIR_ALL_GATHER_V, &c, 3, count, 0, SIM_FULL), 7 * pushed, .05,
+         "one block");
+    c.oversubscribed = 8; /* one core pushes and takes all in turn */
+    near(time_of("direct", CHOIR_BROADCAST, &c, count), 14 * pushed, .1, "one core");
     plan_layout_free(l);
 }
 
@@ -330,20 +366,6 @@ static void v_forms(void)
     plan_layout_free(l);
 }
 
-static double skewed_ns(const char *algorithm, enum choir_kind kind, const struct plan_cluster *c,
-                        uint32_t longest, uint64_t most, uint64_t others, enum sim_mode mode)
-{
-    struct choir_shape s = shape_of(kind, c->layout, others);
-    struct sim_how how = {.mode = mode, .budget = SIM_BUDGET};
-    struct plan_price price;
-    uint64_t *count = plan_shape_even(&s);
-    CHECK(count);
-    count[longest] = most;
-    CHECK_OK(sim_price(algorithm, &s, c, &how, &price));
-    free(count);
-    return price.time_ns;
-}
-
 /* Where all ranks know all counts, the price is theirs: one block of many times the length of the others. */
 static void skewed(void)
 {
@@ -457,7 +479,7 @@ static void cluster_text(void)
     plan_layout_free(l);
 }
 
-TEST_MAIN(TEST(formulas), TEST(shared_nic), TEST(counts), TEST(many_blocks),
+TEST_MAIN(TEST(formulas), TEST(shared_nic), TEST(shared_cores), TEST(counts), TEST(many_blocks),
           TEST(by_representatives), TEST(by_fewer_iterations), TEST(by_smaller_clusters),
           TEST(a_million), TEST(sense), TEST(same_on_all_ranks), TEST(v_forms), TEST(skewed),
           TEST(skewed_by_smaller_clusters), TEST(given_plans), TEST(cluster_text))

@@ -235,8 +235,10 @@ struct plan_cluster {
     struct plan_cost link[PLAN_LINKS];
     double copy_ns, combine_ns; /* per byte, local copy; per byte and source, combination */
     double step_ns;             /* fixed cost of a step */
-    double oversubscribed; /* ranks per core of a host, at least 1: alpha and CPU work grow by it */
-    uint64_t hash;         /* of all the above and the layout: equal on all ranks */
+    /* Ranks per core of a host, at least 1: alpha and CPU work grow by it; the work per byte of an operation with a root
+     * or a longest block only while so many are at work. */
+    double oversubscribed;
+    uint64_t hash; /* of all the above and the layout: equal on all ranks */
 };
 /* Constants for shared memory and TCP, every rank with a core of its own. */
 void plan_cluster_default(struct plan_cluster *c, const struct choir_layout *layout);

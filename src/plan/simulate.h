@@ -38,6 +38,8 @@ struct sim_result {
 enum choir_status sim_run(const struct sim_job *job, struct sim_result *result);
 /* About the events of one rank in one instance, and how often its longest loop runs. */
 uint64_t sim_events(const struct choir_plan *plan, uint32_t fragments, uint32_t *longest);
+/* Has every rank of the operation the same to do: no root, no block longer than others? */
+bool sim_ranks_alike(const struct choir_plan *plan);
 /* CPU time one rank needs at least, whatever the others do. */
 double sim_least_ns(const struct choir_plan *plan, uint32_t elem, const struct plan_cluster *c);
 uint64_t sim_span_parts(const struct choir_place *p); /* parts of a span, without walking it */

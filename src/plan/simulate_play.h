@@ -4,7 +4,7 @@
  * clock and CPUs (simulate_run.c), the messages (simulate_wire.c), the steps of plans (simulate_step.c).
  *
  * A rank is one server (its CPU) that takes jobs first come, first served: a fragment of a step, or a
- * fragment of a pending message. A host's memory and each direction of its NIC are servers too; as they
+ * fragment of a pending message. A host's cores, its memory and each direction of its NIC are servers too; as they
  * serve fragments in the order of arrival, what they have is shared fairly. Messages, credits, instances
  * and the window are those of DESIGN.md. Where ranks stand for others (sim_group), a message from rank g(s)
  * to r is the one from s to the inverse g of r.
@@ -50,6 +50,10 @@ struct sim_event {
     uint32_t order,
         what; /* what: a rank's job is done, or (from `reps`) a fragment arrives on a channel */
 };
+/* What a fragment takes of a rank's CPU (whatever its bytes, and for these) and of its host's memory, ps. */
+struct sim_work {
+    uint64_t fixed, bytes, memory;
+};
 struct sim_cost {
     uint64_t alpha, overhead;            /* ps */
     double beta, rank_beta, shared_beta; /* ps per byte */
@@ -60,18 +64,20 @@ struct sim {
     struct sim_result *result;
     struct sim_cost cost[PLAN_LINKS];
     double copy, combine; /* ps per byte */
+    double crowd, cores;  /* ranks a core, at least 1; cores of a host */
     uint64_t step, now, slot_bytes;
     uint32_t window, threads, depth,
         share; /* share: ranks of a host that a played one stands for there */
     struct sim_thread *thread;
     struct sim_rank *rank;
-    uint64_t *memory, *nic_out, *nic_in; /* per host: busy until */
+    uint64_t *memory, *nic_out, *nic_in, *cpus; /* per host: busy until */
     struct sim_message *message;
     struct sim_channel *channel;
     uint32_t *table; /* channels by hash */
     struct sim_event *heap;
     uint32_t messages, message_room, free_message, channels, channel_room, table_mask;
     uint32_t events, event_room, order, running;
+    bool alike; /* all ranks have the same to do */
     bool no_memory;
 };
 
@@ -118,14 +124,14 @@ uint32_t sim_message_at(const struct sim *s, uint32_t channel,
                         uint32_t k);                    /* the k-th not yet taken, or NONE */
 void sim_message_take(struct sim *s, uint32_t channel); /* the first leaves its channel */
 void sim_channel_push(struct sim *s, uint32_t channel);
-void sim_push_work(struct sim *s, uint32_t channel, uint64_t *cpu, uint64_t *memory);
+struct sim_work sim_push_work(struct sim *s, uint32_t channel);
 void sim_push_done(struct sim *s, uint32_t channel);
 void sim_fragment_arrived(struct sim *s, uint32_t channel);
 
 /* simulate_step.c */
 void sim_thread_start(struct sim *s, uint32_t thread, uint32_t instance);
 void sim_thread_try(struct sim *s, uint32_t thread);
-void sim_step_work(struct sim *s, uint32_t thread, uint64_t *cpu, uint64_t *memory);
+struct sim_work sim_step_work(struct sim *s, uint32_t thread);
 void sim_step_done(struct sim *s, uint32_t thread);
 
 static inline uint32_t host_index(const struct sim *s, uint32_t rank)

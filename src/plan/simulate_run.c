@@ -57,16 +57,22 @@ static struct sim_event event_take(struct sim *s)
 
 /* --- CPUs ---------------------------------------------------------------------------------------- */
 
+/* Where ranks share cores and all have the same to do, each takes as many times as long as there are ranks a core.
+ * Where one has more to do (a root, the longest block), the bytes wait for a core only while more ranks move
+ * some than there are cores; what is fixed is late by the ranks that take turns all the same. */
 static void job_start(struct sim *s, uint32_t rank, uint32_t job)
 {
-    uint64_t cpu, memory;
-    if (job < s->threads)
-        sim_step_work(s, job, &cpu, &memory);
-    else
-        sim_push_work(s, job - s->threads, &cpu, &memory);
-    uint64_t end = s->now + cpu;
-    if (memory) {
-        uint64_t served = serve(&s->memory[host_index(s, rank)], s->now, memory * s->share);
+    uint32_t host = host_index(s, rank);
+    struct sim_work w =
+        job < s->threads ? sim_step_work(s, job) : sim_push_work(s, job - s->threads);
+    uint64_t end = s->now + ps(s->crowd, w.fixed) + w.bytes;
+    if (s->crowd > 1 && !s->alike) {
+        uint64_t work = ps(s->share / s->cores, w.fixed + w.bytes);
+        uint64_t served = serve(&s->cpus[host], s->now, work);
+        end = base_max(end, served);
+    }
+    if (w.memory) {
+        uint64_t served = serve(&s->memory[host], s->now, w.memory * s->share);
         end = base_max(end, served);
     }
     s->rank[rank].running = job;
@@ -134,18 +140,23 @@ static void play(struct sim *s)
 static void set_costs(struct sim *s)
 {
     const struct plan_cluster *c = s->job->cluster;
-    double f = 1000 * base_max(c->oversubscribed, 1.0); /* CPU time, in ps */
+    uint32_t most = 1;
+    for (uint32_t h = 0; h < s->job->layout->hosts; h++)
+        most = base_max(most, s->job->layout->begin[h + 1] - s->job->layout->begin[h]);
+    s->crowd = base_max(c->oversubscribed, 1.0);
+    s->cores = most / s->crowd;
+    double bytes = 1000 * (s->alike ? s->crowd : 1);
     for (unsigned l = 0; l < PLAN_LINKS; l++)
         s->cost[l] = (struct sim_cost){
-            .alpha = (uint64_t)(c->link[l].alpha_ns * f),
-            .overhead = (uint64_t)(c->link[l].overhead_ns * f),
+            .alpha = (uint64_t)(c->link[l].alpha_ns * 1000 * s->crowd),
+            .overhead = (uint64_t)(c->link[l].overhead_ns * 1000),
             .beta = c->link[l].beta_ns * 1000,
-            .rank_beta = c->link[l].rank_beta_ns * f,
+            .rank_beta = c->link[l].rank_beta_ns * bytes,
             .shared_beta = c->link[l].shared_beta_ns * 1000,
         };
-    s->copy = c->copy_ns * f;
-    s->combine = c->combine_ns * f;
-    s->step = (uint64_t)(c->step_ns * f);
+    s->copy = c->copy_ns * bytes;
+    s->combine = c->combine_ns * bytes;
+    s->step = (uint64_t)(c->step_ns * 1000);
 }
 
 static bool set_up(struct sim *s)
@@ -153,6 +164,7 @@ static bool set_up(struct sim *s)
     const struct sim_job *job = s->job;
     const struct choir_plan *plan = job->plans[0];
     uint32_t hosts = job->group == SIM_EACH ? job->layout->hosts : 1;
+    s->alike = sim_ranks_alike(plan);
     set_costs(s);
     s->window = base_max(base_min(plan->window, job->instances), 1u);
     s->depth = base_max(plan->depth, 2u);
@@ -165,12 +177,13 @@ static bool set_up(struct sim *s)
     s->table_mask = 63;
     s->thread = calloc(s->threads, sizeof(*s->thread));
     s->rank = malloc(job->reps * sizeof(*s->rank));
-    s->memory = calloc(3 * (size_t)hosts, sizeof(*s->memory));
+    s->memory = calloc(4 * (size_t)hosts, sizeof(*s->memory));
     s->table = malloc(64 * sizeof(*s->table));
     if (!s->thread || !s->rank || !s->memory || !s->table)
         return false;
     s->nic_out = s->memory + hosts;
     s->nic_in = s->nic_out + hosts;
+    s->cpus = s->nic_in + hosts;
     memset(s->table, 0xff, 64 * sizeof(*s->table));
     for (uint32_t r = 0; r < job->reps; r++)
         s->rank[r] = (struct sim_rank){NONE, NONE, NONE};

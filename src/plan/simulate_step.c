@@ -45,8 +45,7 @@ static uint64_t step_count(const struct sim *s, const struct sim_thread *t)
  * reduce_scatter of 1 MiB, direct against ring: 8 ranks on 2 cores 383 and 279 us, 32 on 32 409 and 273. */
 #define SIM_STREAMS 4u
 
-/* CPU and memory time of the present fragment of a step. */
-void sim_step_work(struct sim *s, uint32_t thread, uint64_t *cpu, uint64_t *memory)
+struct sim_work sim_step_work(struct sim *s, uint32_t thread)
 {
     struct sim_thread *t = &s->thread[thread];
     const struct choir_step *step = step_of(s, t);
@@ -56,12 +55,12 @@ void sim_step_work(struct sim *s, uint32_t thread, uint64_t *cpu, uint64_t *memo
     uint64_t b = t->posts ? t->bytes : share_of(t->bytes, t->fragment, t->fragments);
     uint64_t slots = share_of(t->slots, t->fragment, t->fragments);
     uint32_t ins = 0, outs = 0;
-    *cpu = t->fragment ? 0 : s->step;
-    *memory = 0;
+    struct sim_work w = {.fixed = t->fragment ? 0 : s->step};
     for (uint32_t i = 0; i < step->ins; i++)
         if (p[i].peer >= 0) {
             const struct sim_cost *c = &s->cost[s->channel[sim_channel_at(s, t, i)].link];
-            *cpu += c->overhead * slots + ps(c->rank_beta, b);
+            w.fixed += c->overhead * slots;
+            w.bytes += ps(c->rank_beta, b);
             ins++;
         }
     for (uint32_t i = step->ins; i < (uint32_t)step->ins + step->outs; i++) {
@@ -69,16 +68,18 @@ void sim_step_work(struct sim *s, uint32_t thread, uint64_t *cpu, uint64_t *memo
             outs++;
         } else if (!t->posts && last) {
             uint32_t link = s->channel[sim_channel_at(s, t, i)].link;
-            *cpu += s->cost[link].overhead + ps(s->cost[link].rank_beta, b);
+            w.fixed += s->cost[link].overhead;
+            w.bytes += ps(s->cost[link].rank_beta, b);
             if (link != PLAN_LINK_NET)
-                *memory += ps(s->cost[link].shared_beta, b);
+                w.memory += ps(s->cost[link].shared_beta, b);
         }
     }
     /* Receiving and combining write the first local destination by the way. */
     uint32_t written = ins || step->ins > 1, copies = outs - base_min(outs, written);
     uint64_t streams = step->ins > SIM_STREAMS ? step->ins - SIM_STREAMS : 0;
-    *cpu += ps(s->combine, b * (step->ins - 1u + 2 * streams)) + ps(s->copy, b * copies);
-    *memory += ps(s->cost[PLAN_LINK_SELF].shared_beta, b * (outs + step->ins - 1u));
+    w.bytes += ps(s->combine, b * (step->ins - 1u + 2 * streams)) + ps(s->copy, b * copies);
+    w.memory += ps(s->cost[PLAN_LINK_SELF].shared_beta, b * (outs + step->ins - 1u));
+    return w;
 }
 
 /* --- steps -------------------------------------------------------------------------------------- */

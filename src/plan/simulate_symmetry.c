@@ -60,6 +60,26 @@ static double step_elements(const struct choir_plan *plan, const struct choir_st
     return (double)sum / plan->instances;
 }
 
+bool sim_ranks_alike(const struct choir_plan *plan)
+{
+    switch (plan->kind) {
+    case CHOIR_REDUCE:
+    case CHOIR_BROADCAST:
+    case CHOIR_GATHER:
+    case CHOIR_SCATTER:
+    case CHOIR_GATHER_V:
+    case CHOIR_SCATTER_V:
+        return false;
+    default:
+        break;
+    }
+    for (unsigned buf = CHOIR_IN; buf <= CHOIR_OUT; buf++)
+        for (uint32_t p = 1; p < plan->cut[buf].parts && plan->cut[buf].how == CHOIR_TABLE; p++)
+            if (plan->cut[buf].len[p] != plan->cut[buf].len[0])
+                return false;
+    return true;
+}
+
 double sim_least_ns(const struct choir_plan *plan, uint32_t elem, const struct plan_cluster *c)
 {
     uint32_t loop_end = 0, times = 1;
@@ -84,7 +104,8 @@ double sim_least_ns(const struct choir_plan *plan, uint32_t elem, const struct p
             sum += beta * messages * elem * step_elements(plan, step, times);
     }
     /* Half, as parts and pieces may be shorter than the longest. */
-    return sum * plan->instances / plan->programs * c->oversubscribed / 2;
+    double crowd = sim_ranks_alike(plan) ? c->oversubscribed : 1;
+    return sum * plan->instances / plan->programs * crowd / 2;
 }
 
 /* --- ranks that stand for others ---------------------------------------------------------------- */

@@ -204,14 +204,17 @@ void sim_channel_push(struct sim *s, uint32_t c)
     sim_job_add(s, ch->from, s->threads + c);
 }
 
-void sim_push_work(struct sim *s, uint32_t channel, uint64_t *cpu, uint64_t *memory)
+struct sim_work sim_push_work(struct sim *s, uint32_t channel)
 {
     const struct sim_channel *c = &s->channel[channel];
     const struct sim_message *m = &s->message[c->unsent];
     const struct sim_cost *cost = &s->cost[c->link];
     uint64_t b = share_of(m->bytes, m->sent, m->fragments);
-    *cpu = cost->overhead * share_of(m->slots, m->sent, m->fragments) + ps(cost->rank_beta, b);
-    *memory = c->link == PLAN_LINK_NET ? 0 : ps(cost->shared_beta, b);
+    return (struct sim_work){
+        .fixed = cost->overhead * share_of(m->slots, m->sent, m->fragments),
+        .bytes = ps(cost->rank_beta, b),
+        .memory = c->link == PLAN_LINK_NET ? 0 : ps(cost->shared_beta, b),
+    };
 }
 
 void sim_push_done(struct sim *s, uint32_t c)
