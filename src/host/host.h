@@ -50,22 +50,19 @@ struct host_peer;
 struct host_end { /* one transport's endpoint to a peer process; the cookie of its upcalls */
     struct host_peer *peer;
     uint32_t transport; /* index into host_process.transport */
-    uint32_t round;     /* of host_peer.round, in which it was tried last */
+    uint32_t round;     /* over the transports, in which it was tried last */
     _Atomic uint32_t state;
-    struct choir_endpoint *endpoint; /* written under peer->lock, before READY */
+    struct choir_endpoint *endpoint; /* written under the lock of the peer's way, before READY */
 };
-struct host_peer { /* another process, or this one; lives as long as this process */
+/* Another process, or this one; lives as long as this process. Most are only known: what reaching one takes is made when
+ * that begins, or when it comes by itself. */
+struct host_peer {
     struct host_peer *next;
     struct choir_process id;
-    struct host_end end[HOST_TRANSPORTS];
     _Atomic(struct host_card *) card; /* a copy, once a communicator brought it */
+    _Atomic(struct host_way *) way;   /* its ends (reach.c) */
     _Atomic(struct host_end *) best;  /* the first READY one; NULL: none yet */
     _Atomic int32_t failed;           /* choir_status once no end is left or the process died */
-    pthread_mutex_t lock;             /* ends: a connect against an accepted */
-    _Atomic uint32_t trying;          /* a thread is in host_peer_reach, and owns the rest: */
-    uint32_t round;                   /* over the transports, from 1 */
-    uint64_t retry_ns, give_up_ns;    /* when the next round begins; when no other does */
-    bool gone;                        /* a transport says that the process is no more */
 };
 struct host_transport {
     const struct choir_transport_ops *ops; /* overlaid: no entry is NULL */

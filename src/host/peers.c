@@ -38,9 +38,6 @@ struct host_peer *host_peer_find(const struct choir_process *id, bool create)
         ;
     if (!p && create && (p = calloc(1, sizeof(*p)))) {
         p->id = *id;
-        pthread_mutex_init(&p->lock, NULL);
-        for (uint32_t i = 0; i < HOST_TRANSPORTS; i++)
-            p->end[i].peer = p, p->end[i].transport = i;
         p->next = *at;
         *at = p;
     }
@@ -249,7 +246,7 @@ void process_forget(void)
         while (peers[i]) {
             struct host_peer *p = peers[i];
             peers[i] = p->next;
-            pthread_mutex_destroy(&p->lock);
+            reach_forget(p);
             free(p->card);
             free(p);
         }

@@ -15,6 +15,7 @@ void process_failed(void *context, void *cookie, enum choir_status status, int s
 void peers_tell_death(struct host_peer *peer, enum choir_status status, const char *text);
 void peers_say_goodbye(void); /* to the peers of all communicators: this process ends */
 void reach_disconnect(struct host_peer *peer);
+void reach_forget(struct host_peer *peer); /* frees what reaching it took */
 /* A frame without payload, also over endpoints of which we do not know yet that they are joined: the peer may. */
 void reach_send_last(struct host_peer *peer, const struct choir_frame *frame);
 void process_disconnect(void); /* from every process; no communicator is left */

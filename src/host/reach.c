@@ -7,13 +7,39 @@
  * CHOIR_CREATE_TIMEOUT; the peer's own attempt may come first. A process is dead when the last of its READY ends has
  * ended: each has then been read to its end, a goodbye included.
  *
- * Locks: peer->lock sets a connect against an accepted; connect and connected are called under it, disconnect is not.
+ * Locks: that of a way sets a connect against an accepted; connect and connected are called under it, disconnect is not.
  */
 #include "base/knob.h"
 #include "host/process.h"
+#include <stdlib.h>
 
 #define PAUSE_NS 10000000u /* after a round over all transports; doubles ... */
 #define PAUSES 7u          /* ... so many times */
+
+struct host_way {
+    pthread_mutex_t lock;          /* ends: a connect against an accepted */
+    _Atomic uint32_t trying;       /* a thread is in host_peer_reach, and owns the rest: */
+    uint32_t round;                /* over the transports, from 1 */
+    uint64_t retry_ns, give_up_ns; /* when the next round begins; when no other does */
+    bool gone;                     /* a transport says that the process is no more */
+    struct host_end end[HOST_TRANSPORTS];
+};
+
+/* Of several threads that come first, one makes it. NULL: no memory. */
+static struct host_way *way_of(struct host_peer *peer)
+{
+    struct host_way *way = atomic_load(&peer->way), *none = NULL;
+    if (way || !(way = calloc(1, sizeof(*way))))
+        return way;
+    pthread_mutex_init(&way->lock, NULL);
+    for (uint32_t i = 0; i < HOST_TRANSPORTS; i++)
+        way->end[i].peer = peer, way->end[i].transport = i;
+    if (atomic_compare_exchange_strong(&peer->way, &none, way))
+        return way;
+    pthread_mutex_destroy(&way->lock);
+    free(way);
+    return none;
+}
 
 static void set_best(struct host_peer *peer, struct host_end *end)
 {
@@ -49,19 +75,19 @@ static enum choir_status start(struct host_end *end, const struct host_card *car
 }
 
 /* One step further: CHOIR_OK READY, CHOIR_IN_PROGRESS under way, else why this round goes on without it. */
-static enum choir_status try_end(struct host_end *end, const struct host_card *card)
+static enum choir_status try_end(struct host_way *way, struct host_end *end,
+                                 const struct host_card *card)
 {
-    struct host_peer *peer = end->peer;
     struct choir_endpoint *over = NULL;
     enum choir_status st = CHOIR_ERR_NETWORK;
-    pthread_mutex_lock(&peer->lock);
+    pthread_mutex_lock(&way->lock);
     uint32_t state = atomic_load(&end->state);
-    bool fresh = state == HOST_END_NONE && end->round != peer->round;
+    bool fresh = state == HOST_END_NONE && end->round != way->round;
     if (fresh) {
-        end->round = peer->round;
+        end->round = way->round;
         st = start(end, card);
         if (st == CHOIR_ERR_PEER_DEAD)
-            peer->gone = true; /* it does not even listen */
+            way->gone = true; /* it does not even listen */
         state = atomic_load(&end->state);
     }
     if (state == HOST_END_TRYING) {
@@ -77,7 +103,7 @@ static enum choir_status try_end(struct host_end *end, const struct host_card *c
                                                  : HOST_END_NONE);
     else if (fresh && is_final(st))
         atomic_store(&end->state, HOST_END_FAILED);
-    pthread_mutex_unlock(&peer->lock);
+    pthread_mutex_unlock(&way->lock);
     if (over)
         host_end_ops(end)->disconnect(over);
     if (st < 0 && (fresh || over))
@@ -87,18 +113,19 @@ static enum choir_status try_end(struct host_end *end, const struct host_card *c
 }
 
 /* No transport is on its way any more: again after a pause, or never. */
-static void end_round(struct host_peer *peer, enum choir_status why, uint64_t now)
+static void end_round(struct host_peer *peer, struct host_way *way, enum choir_status why,
+                      uint64_t now)
 {
     bool left = false;
     for (uint32_t i = 0; i < host_process.transports; i++)
-        left |= atomic_load(&peer->end[i].state) == HOST_END_NONE;
-    if (peer->gone) {
+        left |= atomic_load(&way->end[i].state) == HOST_END_NONE;
+    if (way->gone) {
         dead(peer, CHOIR_ERR_PEER_DEAD, "it listens no more");
-    } else if (!left || now >= peer->give_up_ns) {
+    } else if (!left || now >= way->give_up_ns) {
         atomic_store(&peer->failed, (int32_t)(why == CHOIR_ERR_AUTH ? why : CHOIR_ERR_NETWORK));
     } else {
-        peer->retry_ns = now + (PAUSE_NS << base_min(peer->round, PAUSES));
-        peer->round++;
+        way->retry_ns = now + (PAUSE_NS << base_min(way->round, PAUSES));
+        way->round++;
     }
 }
 
@@ -109,17 +136,18 @@ bool host_peer_reach(struct host_peer *peer, const struct host_card *card)
     if (atomic_load(&peer->failed))
         return false;
     /* One thread at a time drives the attempt; others come again. */
+    struct host_way *way = way_of(peer); /* NULL: maybe there is memory then */
     uint32_t idle = 0;
-    if (!atomic_compare_exchange_strong(&peer->trying, &idle, 1))
+    if (!way || !atomic_compare_exchange_strong(&way->trying, &idle, 1))
         return false;
     uint64_t now = base_now_ns();
-    if (!peer->round)
-        peer->round = 1, peer->give_up_ns = now + (uint64_t)knob_int(KNOB_CREATE_TIMEOUT);
+    if (!way->round)
+        way->round = 1, way->give_up_ns = now + (uint64_t)knob_int(KNOB_CREATE_TIMEOUT);
     enum choir_status st = CHOIR_IN_PROGRESS, why = CHOIR_ERR_NETWORK;
-    for (uint32_t i = 0; now >= peer->retry_ns && i < host_process.transports; i++) {
-        st = try_end(&peer->end[i], card);
+    for (uint32_t i = 0; now >= way->retry_ns && i < host_process.transports; i++) {
+        st = try_end(way, &way->end[i], card);
         if (st == CHOIR_OK)
-            set_best(peer, &peer->end[i]);
+            set_best(peer, &way->end[i]);
         /* An end of the process: its own word for it is that it listens no more, asked for by another attempt. */
         if (st >= 0 || st == CHOIR_ERR_PEER_DEAD)
             break;
@@ -127,8 +155,8 @@ bool host_peer_reach(struct host_peer *peer, const struct host_card *card)
             why = st;
     }
     if (st < 0 && !atomic_load(&peer->best))
-        end_round(peer, why, now);
-    atomic_store(&peer->trying, 0);
+        end_round(peer, way, why, now);
+    atomic_store(&way->trying, 0);
     return atomic_load(&peer->best) != NULL;
 }
 
@@ -136,10 +164,11 @@ void *process_accepted(void *context, const struct choir_process *id,
                        struct choir_endpoint *endpoint)
 {
     struct host_peer *peer = host_peer_find(id, true);
-    if (!peer)
+    struct host_way *way = peer ? way_of(peer) : NULL;
+    if (!way)
         return NULL;
-    struct host_end *end = &peer->end[(uintptr_t)context];
-    pthread_mutex_lock(&peer->lock);
+    struct host_end *end = &way->end[(uintptr_t)context];
+    pthread_mutex_lock(&way->lock);
     struct choir_endpoint *over = end->endpoint;
     uint32_t state = atomic_load(&end->state);
     bool used = state == HOST_END_READY || (state == HOST_END_FAILED && over);
@@ -150,7 +179,7 @@ void *process_accepted(void *context, const struct choir_process *id,
         atomic_store(&peer->failed, 0);
         set_best(peer, end);
     }
-    pthread_mutex_unlock(&peer->lock);
+    pthread_mutex_unlock(&way->lock);
     if (taken && over && over != endpoint) /* an attempt of ours that has failed */
         host_end_ops(end)->disconnect(over);
     return taken ? end : NULL;
@@ -162,21 +191,22 @@ void process_failed(void *context, void *cookie, enum choir_status status, int s
     (void)context, (void)sys_errno;
     struct host_end *end = cookie, *other = NULL;
     struct host_peer *peer = end->peer;
-    pthread_mutex_lock(&peer->lock);
+    struct host_way *way = atomic_load(&peer->way);
+    pthread_mutex_lock(&way->lock);
     bool trying = atomic_load(&end->state) == HOST_END_TRYING;
     if (trying && status != CHOIR_ERR_PEER_DEAD) {
-        pthread_mutex_unlock(&peer->lock);
+        pthread_mutex_unlock(&way->lock);
         return; /* connected() tells host_peer_reach */
     }
     atomic_store(&end->state, HOST_END_FAILED);
     for (uint32_t i = 0; i < host_process.transports; i++)
-        if (atomic_load(&peer->end[i].state) == HOST_END_READY)
-            other = &peer->end[i];
+        if (atomic_load(&way->end[i].state) == HOST_END_READY)
+            other = &way->end[i];
     /* The others of a dead process end too, and may still hold what it said last. */
     bool wait = status == CHOIR_ERR_PEER_DEAD && other;
     if (wait)
         atomic_store(&peer->best, other);
-    pthread_mutex_unlock(&peer->lock);
+    pthread_mutex_unlock(&way->lock);
     if (!wait)
         dead(peer, status, text);
 }
@@ -188,22 +218,34 @@ void reach_send_last(struct host_peer *peer, const struct choir_frame *frame)
         host_end_ops(best)->send(best->endpoint, frame, NULL, NULL);
         return;
     }
-    pthread_mutex_lock(&peer->lock);
+    struct host_way *way = atomic_load(&peer->way);
+    if (!way)
+        return;
+    pthread_mutex_lock(&way->lock);
     for (uint32_t i = 0; i < host_process.transports; i++)
-        if (atomic_load(&peer->end[i].state) == HOST_END_TRYING)
-            host_end_ops(&peer->end[i])->send(peer->end[i].endpoint, frame, NULL, NULL);
-    pthread_mutex_unlock(&peer->lock);
+        if (atomic_load(&way->end[i].state) == HOST_END_TRYING)
+            host_end_ops(&way->end[i])->send(way->end[i].endpoint, frame, NULL, NULL);
+    pthread_mutex_unlock(&way->lock);
 }
 
 /* No communicator is left, so nobody else looks at ends; upcalls that still come look at tables only. */
 void reach_disconnect(struct host_peer *peer)
 {
-    for (uint32_t i = 0; i < host_process.transports; i++) {
-        pthread_mutex_lock(&peer->lock);
-        struct choir_endpoint *e = peer->end[i].endpoint;
-        peer->end[i].endpoint = NULL;
-        pthread_mutex_unlock(&peer->lock);
+    struct host_way *way = atomic_load(&peer->way);
+    for (uint32_t i = 0; way && i < host_process.transports; i++) {
+        pthread_mutex_lock(&way->lock);
+        struct choir_endpoint *e = way->end[i].endpoint;
+        way->end[i].endpoint = NULL;
+        pthread_mutex_unlock(&way->lock);
         if (e)
-            host_end_ops(&peer->end[i])->disconnect(e);
+            host_end_ops(&way->end[i])->disconnect(e);
     }
+}
+
+void reach_forget(struct host_peer *peer)
+{
+    struct host_way *way = atomic_load(&peer->way);
+    if (way)
+        pthread_mutex_destroy(&way->lock);
+    free(way);
 }
