@@ -175,8 +175,7 @@ static void unlooked_rank(int rank, int size, void *arg)
     int32_t x = rank;
     CHECK_OK(choir_comm_create(&id, rank, size, NULL, &c));
     if (rank == 10) {
-        const struct host_member *m = &c->host.member[11];
-        (void)host_peer_reach(m->peer, m->card);
+        (void)host_peer_reach(c->host.member[11]);
         test_sleep_ms(300);
         CHECK_OK(choir_recv(c, &x, 1, CHOIR_INT32, 11, NULL));
         CHECK_EQ(x, 11);

@@ -46,11 +46,10 @@ static pid_t keep(const char *const *env)
 
 static struct host_peer *meet(const unsigned char key[32])
 {
-    struct choir_process id;
     CHECK_OK(host_start());
     host_secret_add(key);
-    memcpy(&id, shared->card, sizeof(id));
-    struct host_peer *peer = host_peer_find(&id, true);
+    const struct host_card *card = (const struct host_card *)(const void *)shared->card;
+    struct host_peer *peer = host_peer_learn(card, card->bytes);
     CHECK(peer != NULL);
     return peer;
 }
@@ -58,9 +57,8 @@ static struct host_peer *meet(const unsigned char key[32])
 /* True when reached, false when that is given up. */
 static bool reach(struct host_peer *peer, uint64_t most_ms)
 {
-    const struct host_card *card = (const struct host_card *)(const void *)shared->card;
     for (uint64_t end = test_now_ms() + most_ms; !atomic_load(&peer->failed); test_sleep_ms(1)) {
-        if (host_peer_reach(peer, card))
+        if (host_peer_reach(peer))
             return true;
         if (test_now_ms() > end)
             FAIL("neither reached nor given up after %" PRIu64 " ms", most_ms);
@@ -100,7 +98,6 @@ static void joined(void)
 static void try_without_descriptors(bool over_tcp, pid_t keeper)
 {
     (void)over_tcp, (void)keeper;
-    const struct host_card *card = (const struct host_card *)(const void *)shared->card;
     struct host_peer *peer = meet(secret);
     struct rlimit full, none;
     CHECK_EQ(getrlimit(RLIMIT_NOFILE, &full), 0);
@@ -111,7 +108,7 @@ static void try_without_descriptors(bool over_tcp, pid_t keeper)
     none.rlim_cur = (rlim_t)next;
     CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
     for (uint64_t end = test_now_ms() + 300; test_now_ms() < end; test_sleep_ms(1))
-        CHECK(!host_peer_reach(peer, card));
+        CHECK(!host_peer_reach(peer));
     CHECK_EQ(atomic_load(&peer->failed), 0);
     CHECK_EQ(setrlimit(RLIMIT_NOFILE, &full), 0);
     CHECK(reach(peer, 5000));

@@ -173,7 +173,7 @@ enum choir_status comm_check(const struct choir_comm *c); /* a live handle of th
 enum choir_status creation_start_id(struct choir_comm *c, const struct choir_id *id, uint32_t rank,
                                     uint32_t size);
 enum choir_status creation_start_members(struct choir_comm *c, uint64_t key, uint32_t rank,
-                                         uint32_t size, struct host_member *members);
+                                         uint32_t size, struct host_peer **members);
 /* One step; CHOIR_IN_PROGRESS until ready or failed. */
 enum choir_status creation_advance(struct choir_comm *c);
 /* Blocks (or hands over to the service thread or the open group), as the communicator's config says. */
@@ -185,7 +185,7 @@ void creation_settle(struct choir_comm *c, struct choir_comm **out);
 struct split_result {
     uint64_t key;
     uint32_t rank, size;
-    struct host_member *members; /* NULL: no colour */
+    struct host_peer **members; /* NULL: no colour */
 };
 enum choir_status split_members(struct choir_comm *parent, const uint8_t *all, uint32_t bytes,
                                 int color, struct split_result *out);

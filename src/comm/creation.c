@@ -41,32 +41,14 @@ static uint64_t wire_hash(void)
     return base_hash(plans, strlen(plans), h);
 }
 
-static struct host_peer *take_card(const void *blob, uint32_t bytes)
-{
-    if (!host_card_check(blob, bytes))
-        return NULL;
-    struct choir_process id;
-    memcpy(&id, blob, sizeof(id)); /* the card begins with it */
-    struct host_peer *peer = host_peer_find(&id, true);
-    if (peer && !atomic_load(&peer->card)) {
-        struct host_card *copy = malloc(bytes), *none = NULL;
-        if (!copy)
-            return NULL;
-        memcpy(copy, blob, bytes);
-        if (!atomic_compare_exchange_strong(&peer->card, &none, copy))
-            free(copy);
-    }
-    return peer;
-}
-
 static enum choir_status set_member(struct choir_comm *c, uint32_t rank, const void *blob,
                                     uint32_t bytes)
 {
-    struct host_peer *peer = take_card(blob, bytes);
+    struct host_peer *peer = host_peer_learn(blob, bytes);
     if (!peer)
         return base_fail(CHOIR_ERR_PROTOCOL, "use one version of the library on all ranks",
                          "rank %u sent a card that cannot be read", rank);
-    c->host.member[rank] = (struct host_member){peer, atomic_load(&peer->card)};
+    c->host.member[rank] = peer;
     return CHOIR_OK;
 }
 
@@ -118,12 +100,13 @@ static enum choir_status check_cards(struct choir_comm *c)
 {
     uint64_t mine = wire_hash();
     for (uint32_t r = 0; r < c->host.size; r++) {
-        const struct host_card *card = c->host.member[r].card;
-        if (card->version != choir_version())
+        struct host_card card;
+        host_peer_card(c->host.member[r], &card);
+        if (card.version != choir_version())
             return base_fail(CHOIR_ERR_MISMATCH, "use one version of the library on all ranks",
-                             "rank %u has version %u, rank %u has %u", r, card->version,
+                             "rank %u has version %u, rank %u has %u", r, card.version,
                              c->host.rank, choir_version());
-        if (card->wire_hash != mine)
+        if (card.wire_hash != mine)
             return base_fail(CHOIR_ERR_MISMATCH,
                              "set CHOIR_ALGO, CHOIR_PLAN_FILES and CHOIR_SLOT alike on all ranks",
                              "rank %u has other settings than rank %u", r, c->host.rank);
@@ -138,11 +121,12 @@ static uint32_t host_cores(const struct choir_comm *c, uint32_t host)
     uint8_t set[TOPO_CORE_SET] = {0};
     uint32_t most = 1, quota = UINT32_MAX, count = 0;
     for (uint32_t i = l->begin[host]; i < l->begin[host + 1]; i++) {
-        const struct host_card *card = c->host.member[l->member[i]].card;
-        most = base_max(most, card->cores);
-        quota = card->quota ? base_min(quota, card->quota) : quota;
+        struct host_card card;
+        host_peer_card(c->host.member[l->member[i]], &card);
+        most = base_max(most, card.cores);
+        quota = card.quota ? base_min(quota, card.quota) : quota;
         for (uint32_t k = 0; k < sizeof(set); k++)
-            set[k] |= card->core_set[k];
+            set[k] |= card.core_set[k];
     }
     for (uint32_t k = 0; k < sizeof(set); k++)
         count += (uint32_t)__builtin_popcount(set[k]);
@@ -156,8 +140,11 @@ static enum choir_status derive(struct choir_comm *c)
     uint64_t *host = malloc(n * sizeof(*host));
     if (!host)
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);
-    for (uint32_t r = 0; r < n; r++)
-        host[r] = c->host.member[r].card->host_key;
+    for (uint32_t r = 0; r < n; r++) {
+        struct host_card card;
+        host_peer_card(c->host.member[r], &card);
+        host[r] = card.host_key;
+    }
     c->layout = plan_layout_create(n, host);
     free(host);
     if (!c->layout)
@@ -374,7 +361,7 @@ void creation_settle(struct choir_comm *c, struct choir_comm **out)
 }
 
 enum choir_status creation_start_members(struct choir_comm *c, uint64_t key, uint32_t rank,
-                                         uint32_t size, struct host_member *members)
+                                         uint32_t size, struct host_peer **members)
 {
     c->host.key = key;
     c->host.member = members;

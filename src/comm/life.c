@@ -268,7 +268,7 @@ enum choir_status choir_comm_memory(choir_comm *c, struct choir_memory *memory)
                          "memory is %s", memory ? "too small" : "NULL");
     memory->private_bytes = atomic_load(&c->host.private_bytes) + sizeof(*c) + c->scaled_bytes +
                             (c->counted.all_words + 2 * c->counted.key_words) * 8 +
-                            c->host.size * sizeof(struct host_member);
+                            c->host.size * sizeof(struct host_peer *);
     memory->shared_bytes = atomic_load(&c->host.shared_bytes);
     memory->plans = c->plans ? plan_cache_count(c->plans) : 0;
     memory->peers = atomic_load(&c->host.links);

@@ -158,7 +158,7 @@ enum choir_status choir_window_create(choir_comm *comm, void *memory, size_t byt
 
 static struct host_end *peer_end(const struct choir_window *w, int peer)
 {
-    return host_peer_end(w->comm->host.member[peer].peer);
+    return host_peer_end(w->comm->host.member[peer]);
 }
 
 enum choir_status choir_window_destroy(choir_window *w)
@@ -191,7 +191,7 @@ enum choir_status choir_window_pointer(choir_window *w, int peer, void **memory,
         return comm_fail(c, CHOIR_ERR_RANK, "ranks run from 0 to size - 1",
                          "peer %d is not in 0..%u", peer, c->host.size - 1);
     const struct window_card *card = &w->card[peer];
-    struct host_peer *process = c->host.member[peer].peer;
+    struct host_peer *process = c->host.member[peer];
     if (!memcmp(&process->id, &host_process.id,
                 sizeof(process->id))) { /* this process: the address itself */
         *memory = (void *)(uintptr_t)card->address;
@@ -199,8 +199,7 @@ enum choir_status choir_window_pointer(choir_window *w, int peer, void **memory,
         return CHOIR_OK;
     }
     uint64_t until = base_now_ns() + c->timeout_ns;
-    while (!host_peer_reach(process, c->host.member[peer].card) && !atomic_load(&process->failed) &&
-           base_now_ns() < until)
+    while (!host_peer_reach(process) && !atomic_load(&process->failed) && base_now_ns() < until)
         sched_yield();
     struct host_end *end = host_peer_end(process);
     if (!end || !card->transport_name || name_hash(end->transport) != card->transport_name)

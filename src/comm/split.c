@@ -94,7 +94,7 @@ enum choir_status split_members(struct choir_comm *parent, const uint8_t *all, u
     uint32_t n = parent->host.size,
              each = sizeof(struct tree_record) + (sizeof(struct choice) + 7) / 8 * 8, size = 0;
     struct choice *list = malloc(n * sizeof(*list));
-    struct host_member *members = malloc(n * sizeof(*members));
+    struct host_peer **members = malloc(n * sizeof(*members));
     enum choir_status st = CHOIR_OK;
     if (!list || !members)
         st = base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);
@@ -154,7 +154,7 @@ enum choir_status choir_comm_shrink(choir_comm *comm, const int *exclude, int ex
                          "exclude_count is %d", exclude_count);
     uint32_t n = comm->host.size, size = 0, rank = 0;
     uint8_t *out = calloc(n, 1);
-    struct host_member *members = malloc(n * sizeof(*members));
+    struct host_peer **members = malloc(n * sizeof(*members));
     struct choir_comm *c = NULL;
     if (!out || !members)
         st = comm_fail(comm, CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);

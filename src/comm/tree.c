@@ -77,7 +77,7 @@ static enum choir_status give_up(struct choir_comm *c, enum choir_status st)
 
 static enum choir_status unreached(struct choir_comm *c, uint32_t to)
 {
-    enum choir_status st = (enum choir_status)atomic_load(&c->host.member[to].peer->failed);
+    enum choir_status st = (enum choir_status)atomic_load(&c->host.member[to]->failed);
     if (st == CHOIR_OK)
         return CHOIR_IN_PROGRESS;
     if (watch_left(c, (int)to, what) == CHOIR_OK)

@@ -195,7 +195,7 @@ void watch_peer_failed(struct host_comm *host, struct host_peer *peer, enum choi
 {
     struct choir_comm *c = host->owner;
     for (uint32_t r = 0; r < host->size; r++) {
-        if (host->member[r].peer != peer || atomic_load(&c->gone[r]) || r == host->rank)
+        if (host->member[r] != peer || atomic_load(&c->gone[r]) || r == host->rank)
             continue;
         host_comm_break(host, status, &(struct base_error_at){(int)host->rank, (int)r, 0, 0, NULL},
                         "see that rank's own output; choir_comm_shrink goes on without it",
@@ -208,7 +208,7 @@ void watch_peer_failed(struct host_comm *host, struct host_peer *peer, enum choi
 void watch_say_bye(struct choir_comm *c, enum comm_gone how)
 {
     for (uint32_t r = 0; r < c->host.size; r++) {
-        struct host_peer *peer = c->host.member[r].peer;
+        struct host_peer *peer = c->host.member[r];
         if (r != c->host.rank && peer && !atomic_load(&peer->failed))
             host_control_last(&c->host, r, COMM_FRAME_BYE, how);
     }
@@ -228,7 +228,7 @@ static bool flood(void *arg)
     e = c->host.error;
     pthread_mutex_unlock(&c->host.lock);
     for (uint32_t r = 0; r < c->host.size; r++) {
-        struct host_peer *peer = c->host.member[r].peer;
+        struct host_peer *peer = c->host.member[r];
         if (r != c->host.rank && peer && host_peer_end(peer) && !atomic_load(&peer->failed) &&
             !atomic_load(&c->gone[r]))
             host_control_send(&c->host, r, COMM_FRAME_VERDICT, (uint64_t[3]){0}, 0, &e, sizeof(e));

@@ -109,10 +109,10 @@ void host_control_sweep(bool all)
 bool host_control_send(struct host_comm *comm, uint32_t to, uint16_t kind, const uint64_t arg[3],
                        uint32_t flags, const void *payload, uint32_t bytes)
 {
-    const struct host_member *m = &comm->member[to];
-    if (!host_peer_reach(m->peer, m->card))
+    struct host_peer *peer = comm->member[to];
+    if (!host_peer_reach(peer))
         return false;
-    struct host_end *end = host_peer_end(m->peer);
+    struct host_end *end = host_peer_end(peer);
     struct choir_frame f = {.bytes = bytes,
                             .kind = kind,
                             .comm = comm->key,
@@ -134,7 +134,7 @@ bool host_control_send(struct host_comm *comm, uint32_t to, uint16_t kind, const
 void host_control_last(struct host_comm *comm, uint32_t to, uint16_t kind, uint64_t arg)
 {
     reach_send_last(
-        comm->member[to].peer,
+        comm->member[to],
         &(struct choir_frame){
             .kind = kind, .comm = comm->key, .from = comm->rank, .to = to, .arg = {arg}});
 }

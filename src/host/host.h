@@ -3,7 +3,8 @@
  * host.h: the host engine: this process among others, links between ranks, and running plans on host memory.
  * Joins plans (src/plan), kernels (src/reduce) and transports; knows no collective by name.
  *
- *   process.c             this process: transports opened, closed; its card
+ *   process.c             this process: transports opened, closed
+ *   cards.c               what processes tell of themselves, and how it is kept
  *   peers.c, reach.c      other processes: frames handed to communicators; over what they are reached, when they are dead
  *   transports.c          finding transports and completing their tables
  *   service.c             the service thread: poll, timers, operations of host streams
@@ -25,7 +26,7 @@
 #include <pthread.h>
 #include <string.h>
 
-/* --- process and peers (process.c) ------------------------------------------------------------ */
+/* --- process and peers (process.c, cards.c, peers.c, reach.c) ----------------------------------- */
 #define HOST_TRANSPORTS 8u
 #define HOST_CARD_MOST 960u /* bytes; fits boot's address blob */
 
@@ -59,10 +60,10 @@ struct host_end { /* one transport's endpoint to a peer process; the cookie of i
 struct host_peer {
     struct host_peer *next;
     struct choir_process id;
-    _Atomic(struct host_card *) card; /* a copy, once a communicator brought it */
-    _Atomic(struct host_way *) way;   /* its ends (reach.c) */
-    _Atomic(struct host_end *) best;  /* the first READY one; NULL: none yet */
-    _Atomic int32_t failed;           /* choir_status once no end is left or the process died */
+    _Atomic(const struct host_kept *) card; /* once a communicator brought it (cards.c) */
+    _Atomic(struct host_way *) way;         /* its ends (reach.c) */
+    _Atomic(struct host_end *) best;        /* the first READY one; NULL: none yet */
+    _Atomic int32_t failed; /* choir_status once no end is left or the process died */
 };
 struct host_transport {
     const struct choir_transport_ops *ops; /* overlaid: no entry is NULL */
@@ -87,10 +88,13 @@ void host_stop(void);
 extern uint32_t host_generation; /* counts forks on the way to this process */
 /* This process's card; `card` has room for HOST_CARD_MOST bytes. */
 enum choir_status host_card_write(struct host_card *card, uint64_t wire_hash);
-bool host_card_check(const void *card, uint32_t bytes); /* one received from elsewhere */
 struct host_peer *host_peer_find(const struct choir_process *id, bool create);
-/* Starts reaching the process if that has not begun; true once peer->best is set. Never blocks. */
-bool host_peer_reach(struct host_peer *peer, const struct host_card *card);
+/* The process whose card it is, which is kept; NULL: it is none, or no memory. */
+struct host_peer *host_peer_learn(const void *card, uint32_t bytes);
+/* What the card of a learned peer says, without addresses. */
+void host_peer_card(const struct host_peer *peer, struct host_card *card);
+/* Starts reaching the learned peer if that has not begun; true once peer->best is set. Never blocks. */
+bool host_peer_reach(struct host_peer *peer);
 /* What to say of a rank whose peer->failed is set before it was reached. */
 #define HOST_UNREACHED "rank %u's process cannot be reached by any transport"
 #define HOST_UNREACHED_REMEDY                                                                      \
@@ -202,17 +206,12 @@ struct host_link { /* this rank and one peer rank of a communicator, both direct
     struct lane_rx rx[LANE_COUNT];
 };
 
-struct host_member {
-    struct host_peer *peer;
-    const struct host_card *card;
-};
-
 struct host_comm {
     struct host_comm *next; /* in the table by key */
     _Atomic uint32_t users; /* upcalls at work in it */
     uint64_t key;           /* names the communicator on the wire, its epoch included */
     uint32_t rank, size;
-    struct host_member *member;        /* [size] */
+    struct host_peer **member;         /* [size] */
     _Atomic(struct host_link *) *link; /* [size], made when first needed */
     pthread_mutex_t lock;              /* making links, the error record */
     struct host_bell_box *bell_box;    /* own */

@@ -181,9 +181,9 @@ bool host_link_ready(struct host_link *link)
         atomic_store(&link->out, state = HOST_LINK_REACHING);
     }
     if (state == HOST_LINK_REACHING) {
-        const struct host_member *m = &comm->member[link->peer];
-        if (!host_peer_reach(m->peer, m->card)) {
-            int32_t failed = atomic_load(&m->peer->failed);
+        struct host_peer *peer = comm->member[link->peer];
+        if (!host_peer_reach(peer)) {
+            int32_t failed = atomic_load(&peer->failed);
             if (failed)
                 host_comm_break(
                     comm, (enum choir_status)failed,
@@ -191,7 +191,7 @@ bool host_link_ready(struct host_link *link)
                     HOST_UNREACHED_REMEDY, HOST_UNREACHED, link->peer);
             return false;
         }
-        link->end = host_peer_end(m->peer);
+        link->end = host_peer_end(peer);
         link->same = host_same_process(link->end);
         struct choir_frame f = {.kind = HOST_FRAME_LINK,
                                 .comm = comm->key,

@@ -247,14 +247,16 @@ void process_forget(void)
             struct host_peer *p = peers[i];
             peers[i] = p->next;
             reach_forget(p);
-            free(p->card);
+            free((void *)(uintptr_t)atomic_load(&p->card));
             free(p);
         }
+    cards_forget();
 }
 
 void process_forked(void)
 {
     pthread_mutex_init(&lock, NULL);
+    cards_forked();
     memset(peers, 0, sizeof(peers));
     memset(comms, 0, sizeof(comms));
     early = NULL, early_last = &early, early_count = 0, early_bytes = 0;

@@ -294,62 +294,6 @@ uint32_t host_progress(void)
     return events;
 }
 
-enum choir_status host_card_write(struct host_card *card, uint64_t wire_hash)
-{
-    struct host_process *p = &host_process;
-    const struct topo *topo = topo_get();
-    *card = (struct host_card){.process = p->id,
-                               .host_key = p->host_key,
-                               .version = choir_version(),
-                               .cores = topo->cores,
-                               .quota = topo->quota,
-                               .wire_hash = wire_hash};
-    memcpy(card->core_set, topo->core_set, sizeof(card->core_set));
-    uint8_t *at = (uint8_t *)(card + 1), *end = (uint8_t *)card + HOST_CARD_MOST;
-    for (uint32_t i = 0; i < p->transports; i++) {
-        size_t name = strlen(p->transport[i].ops->name), room;
-        if ((size_t)(end - at) < name + 3)
-            break;
-        room = (size_t)(end - at) - name - 3;
-        if (p->transport[i].ops->address(p->transport[i].t, at + 3 + name, &room) != CHOIR_OK)
-            continue;
-        at[0] = (uint8_t)name, at[1] = (uint8_t)room, at[2] = (uint8_t)(room >> 8);
-        memcpy(at + 3, p->transport[i].ops->name, name);
-        at += 3 + name + room;
-    }
-    card->bytes = (uint32_t)(at - (uint8_t *)card);
-    return CHOIR_OK;
-}
-
-bool host_card_check(const void *data, uint32_t bytes)
-{
-    struct host_card card;
-    if (bytes < sizeof(card) || bytes > HOST_CARD_MOST)
-        return false;
-    memcpy(&card, data, sizeof(card));
-    if (card.bytes != bytes)
-        return false;
-    const uint8_t *at = (const uint8_t *)data + sizeof(card), *end = (const uint8_t *)data + bytes;
-    while (at < end) {
-        if (end - at < 3 || end - at < 3 + at[0] + at[1] + (at[2] << 8))
-            return false;
-        at += 3 + at[0] + at[1] + (at[2] << 8);
-    }
-    return true;
-}
-
-const void *process_card_address(const struct host_card *card, const char *name, size_t *bytes)
-{
-    const uint8_t *at = (const uint8_t *)(card + 1), *end = (const uint8_t *)card + card->bytes;
-    for (; at < end; at += 3 + at[0] + at[1] + (at[2] << 8)) {
-        if (at[0] != strlen(name) || memcmp(at + 3, name, at[0]))
-            continue;
-        *bytes = (size_t)(at[1] + (at[2] << 8));
-        return at + 3 + at[0];
-    }
-    return NULL;
-}
-
 void host_transports_print(FILE *out)
 {
     for (uint32_t i = 0; i < host_process.transports; i++)

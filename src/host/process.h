@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* process.h: between process.c (this process), peers.c (tables, frames), reach.c (other processes) and service.c. */
+/* process.h: between process.c (this process), cards.c, peers.c (tables, frames), reach.c (other processes) and service.c. */
 #ifndef HOST_PROCESS_H
 #define HOST_PROCESS_H
 
@@ -22,7 +22,10 @@ void process_disconnect(void); /* from every process; no communicator is left */
 void process_forget(void);     /* frees peers and early frames; transports are closed */
 void process_forked(void);     /* in the child: forgets without freeing what other threads held */
 void service_forked(void);
-/* The address of the named transport on a card. */
-const void *process_card_address(const struct host_card *card, const char *name, size_t *bytes);
+/* The address of the named transport on a learned peer's card, which is put into `card`; NULL: there is none. */
+const void *cards_address(const struct host_peer *peer, const char *name,
+                          uint8_t card[HOST_CARD_MOST], size_t *bytes);
+void cards_forget(void); /* peers have been freed, and their cards with them */
+void cards_forked(void);
 
 #endif

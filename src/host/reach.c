@@ -60,11 +60,12 @@ static bool is_final(enum choir_status st)
            st == CHOIR_ERR_ARGUMENT;
 }
 
-static enum choir_status start(struct host_end *end, const struct host_card *card)
+static enum choir_status start(struct host_end *end)
 {
     const struct host_transport *t = &host_process.transport[end->transport];
+    uint8_t card[HOST_CARD_MOST];
     size_t bytes = 0;
-    const void *address = process_card_address(card, t->ops->name, &bytes);
+    const void *address = cards_address(end->peer, t->ops->name, card, &bytes);
     if (!address)
         return CHOIR_ERR_UNSUPPORTED;
     enum choir_status st =
@@ -75,8 +76,7 @@ static enum choir_status start(struct host_end *end, const struct host_card *car
 }
 
 /* One step further: CHOIR_OK READY, CHOIR_IN_PROGRESS under way, else why this round goes on without it. */
-static enum choir_status try_end(struct host_way *way, struct host_end *end,
-                                 const struct host_card *card)
+static enum choir_status try_end(struct host_way *way, struct host_end *end)
 {
     struct choir_endpoint *over = NULL;
     enum choir_status st = CHOIR_ERR_NETWORK;
@@ -85,7 +85,7 @@ static enum choir_status try_end(struct host_way *way, struct host_end *end,
     bool fresh = state == HOST_END_NONE && end->round != way->round;
     if (fresh) {
         end->round = way->round;
-        st = start(end, card);
+        st = start(end);
         if (st == CHOIR_ERR_PEER_DEAD)
             way->gone = true; /* it does not even listen */
         state = atomic_load(&end->state);
@@ -129,7 +129,7 @@ static void end_round(struct host_peer *peer, struct host_way *way, enum choir_s
     }
 }
 
-bool host_peer_reach(struct host_peer *peer, const struct host_card *card)
+bool host_peer_reach(struct host_peer *peer)
 {
     if (atomic_load_explicit(&peer->best, memory_order_acquire))
         return true;
@@ -145,7 +145,7 @@ bool host_peer_reach(struct host_peer *peer, const struct host_card *card)
         way->round = 1, way->give_up_ns = now + (uint64_t)knob_int(KNOB_CREATE_TIMEOUT);
     enum choir_status st = CHOIR_IN_PROGRESS, why = CHOIR_ERR_NETWORK;
     for (uint32_t i = 0; now >= way->retry_ns && i < host_process.transports; i++) {
-        st = try_end(way, &way->end[i], card);
+        st = try_end(way, &way->end[i]);
         if (st == CHOIR_OK)
             set_best(peer, &way->end[i]);
         /* An end of the process: its own word for it is that it listens no more, asked for by another attempt. */
