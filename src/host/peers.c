@@ -227,9 +227,14 @@ bool peers_remove_comm(struct host_comm *c, uint64_t most_ns)
 
 void process_disconnect(void)
 {
-    for (uint32_t i = 0; i < PEER_BUCKETS; i++)
-        for (struct host_peer *p = peers[i]; p; p = p->next)
+    for (uint32_t i = 0; i < PEER_BUCKETS; i++) {
+        /* The service thread runs still, and one that comes now is put before the others. */
+        pthread_mutex_lock(&lock);
+        struct host_peer *p = peers[i];
+        pthread_mutex_unlock(&lock);
+        for (; p; p = p->next)
             reach_disconnect(p);
+    }
 }
 
 void process_forget(void)
