@@ -93,13 +93,14 @@ static void way_rank(int rank, int size, void *arg)
     uint32_t *mine = alloc(BYTES), *private = calloc(1, BYTES);
     for (uint32_t i = 0; i < BYTES / 4; i++)
         mine[i] = i * 3;
-    for (int k = 0; k < 3; k++)
+    static const uint32_t bytes[] = {BYTES - 64, 20000, BYTES - 64}; /* 20000: one fragment */
+    for (uint32_t k = 0; k < base_count(bytes); k++)
         if (rank) {
-            CHECK_OK(choir_recv(c, private, BYTES - 64, CHOIR_UINT8, 0, NULL));
-            for (uint32_t i = 0; i < BYTES / 4 - 16; i++)
+            CHECK_OK(choir_recv(c, private, bytes[k], CHOIR_UINT8, 0, NULL));
+            for (uint32_t i = 0; i < bytes[k] / 4; i++)
                 CHECK_EQ(private[i], (i + 16) * 3);
         } else {
-            CHECK_OK(choir_send(c, mine + 16, BYTES - 64, CHOIR_UINT8, 1, NULL));
+            CHECK_OK(choir_send(c, mine + 16, bytes[k], CHOIR_UINT8, 1, NULL));
             CHECK_EQ(copied(c, 1), 0);
         }
     CHECK_OK(choir_barrier(c, NULL));

@@ -457,14 +457,14 @@ static inline uint8_t *host_op_base(const struct host_op *op, const struct host_
     return buf == CHOIR_TMP ? run->tmp : op->base[buf];
 }
 
-/* The longest message of a step that is copied to the peer rather than left for it to read, or lent. What an exchange in
- * place is going to overwrite is copied: its reader would be waited for. */
-static inline uint64_t host_copy_most(const struct host_op *op, bool exchanged,
-                                      const struct host_link *link, uint32_t lane)
+/* Whether a message is to stay where it lies, for the peer to read, if it can, or lent to the transport. Others are copied:
+ * short ones, and what an exchange in place is going to overwrite, since its reader would be waited for. */
+static inline bool host_stays(const struct host_op *op, bool exchanged,
+                              const struct host_link *link, uint32_t lane, uint64_t bytes)
 {
     if (!link->tx[lane].line)
-        return HOST_LEND_BYTES;
-    return !link->pulls || (op->in_place && exchanged) ? UINT64_MAX : HOST_COPY_BYTES;
+        return bytes > HOST_LEND_BYTES;
+    return bytes > HOST_COPY_BYTES && !(op->in_place && exchanged);
 }
 
 /* pending.c */

@@ -61,8 +61,8 @@ static bool may_pull(const struct host_op *op, const struct host_run *run,
 {
     const struct host_link *link = p->link;
     *view = (struct host_view){0};
-    if (!link->tx[run->lane].line || p->segs != 1 || p->bytes <= HOST_COPY_BYTES ||
-        (op->in_place && p->exchanged))
+    if (!link->tx[run->lane].line || p->segs != 1 ||
+        !host_stays(op, p->exchanged, link, run->lane, p->bytes))
         return false;
     if (!link->same && host_shared_find(p->base + p->seg[0].at, p->bytes, view) &&
         view->transport != link->end->transport)

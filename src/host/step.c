@@ -433,7 +433,7 @@ static bool put_now(struct host_op *op, struct host_run *run, const struct host_
     const struct host_place *from = &r->place[0];
     if (r->bytes > op->bound->slot_bytes || from->segs > 1 || !host_link_ready(link))
         return false;
-    if (link->tx[run->lane].queued || r->bytes > host_copy_most(op, r->exchanged, link, run->lane))
+    if (link->tx[run->lane].queued || host_stays(op, r->exchanged, link, run->lane, r->bytes))
         return false;
     const uint8_t *source = host_op_base(op, run, from->buf) + (from->segs ? from->seg[0].at : 0);
     return host_link_put(link, run->lane, source, r->bytes, op->signature, false);
