@@ -5,6 +5,7 @@
  */
 #include "base/knob.h"
 #include "boot/launcher.h"
+#include "tests/lib/program.h"
 #include "tests/lib/test.h"
 #include <errno.h>
 #include <pthread.h>
@@ -234,20 +235,6 @@ static void three(const char *directory, const char *environment, const char *wh
     CHECK_EQ(pclose(f), 0);
 }
 
-static int times(const char *part)
-{
-    int n = 0;
-    for (const char *p = output; (p = strstr(p, part)); p += strlen(part))
-        n++;
-    return n;
-}
-
-#define EXPECT(count, part)                                                                        \
-    do {                                                                                           \
-        if (times(part) != (count))                                                                \
-            FAIL("expected %d times \"%s\" in:\n%s", count, part, output);                         \
-    } while (0)
-
 static bool build(const char *directory, const char *option, const char *name)
 {
     char command[1024];
@@ -268,20 +255,20 @@ static void libraries(void)
     if (!build(directory, "-DTWO", "libpmi2.so.0"))
         test_skip("PMI libraries: no C compiler named cc");
     three(directory, "", "0 1 2");
-    EXPECT(6, "met libpmi2");
+    CHECK_TIMES(output, 6, "met libpmi2");
     /* one that believes to be alone is not ours; then the other library, then Slurm's variables */
     three(directory, "FAKE_ALONE=1", "0 1 2");
-    EXPECT(6, "met slurm");
+    CHECK_TIMES(output, 6, "met slurm");
     CHECK(build(directory, "", "libpmi.so.0"));
     snprintf(file, sizeof(file), "%s/libpmi2.so.0", directory);
     CHECK_EQ(unlink(file), 0);
     three(directory, "", "0 1 2");
-    EXPECT(6, "met libpmi ");
+    CHECK_TIMES(output, 6, "met libpmi ");
     three(directory, "FAKE_FAILS=1", "0 1 2");
-    EXPECT(6, "met slurm");
+    CHECK_TIMES(output, 6, "met slurm");
     /* a fence that does not end */
     three(directory, "TEST_MS=400", "0 2");
-    EXPECT(2, "failed CHOIR_ERR_PEER_MISSING: not all of 3 ranks");
+    CHECK_TIMES(output, 2, "failed CHOIR_ERR_PEER_MISSING: not all of 3 ranks");
 }
 
 static int be_rank(void)

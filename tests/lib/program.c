@@ -91,3 +91,11 @@ int test_command(unsigned seconds, char *output, size_t bytes, const char *comma
     close(fds[0]);
     return !ended ? 124 : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
+
+int test_times(const char *output, const char *part)
+{
+    int n = 0;
+    for (const char *p = output; (p = strstr(p, part)); p += strlen(part))
+        n++;
+    return n;
+}
