@@ -260,7 +260,7 @@ enum choir_status run_task(struct comm_task *t); /* waits for its turn, begins, 
 bool counts_first(const struct choir_comm *c, const struct comm_call *call);
 enum choir_status counts_prepare(struct comm_task *t);
 /* On the task's turn: where the counts come from and go to. */
-enum choir_status counts_begin(struct comm_task *t, uint8_t *base[2]);
+enum choir_status counts_begin(struct comm_task *t, const void **in, void **out);
 /* They are here: holds them against what this rank expects and binds the operation itself. */
 enum choir_status counts_end(struct comm_task *t);
 void counts_free(struct choir_comm *c);

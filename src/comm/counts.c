@@ -42,7 +42,7 @@ static enum choir_status no_memory(struct choir_comm *c, uint64_t words)
                      "no memory for %llu counts", (unsigned long long)words);
 }
 
-enum choir_status counts_begin(struct comm_task *t, uint8_t *base[2])
+enum choir_status counts_begin(struct comm_task *t, const void **in, void **out)
 {
     struct choir_comm *c = t->comm;
     struct comm_counted *x = &c->counted;
@@ -54,8 +54,8 @@ enum choir_status counts_begin(struct comm_task *t, uint8_t *base[2])
     }
     if (!x->all)
         return no_memory(c, words);
-    base[CHOIR_IN] = (uint8_t *)(uintptr_t)own_counts(&t->call);
-    base[CHOIR_OUT] = (uint8_t *)x->all;
+    *in = own_counts(&t->call);
+    *out = x->all;
     return CHOIR_OK;
 }
 

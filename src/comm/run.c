@@ -95,40 +95,51 @@ static enum choir_status save_inputs(struct comm_task *t)
     return CHOIR_OK;
 }
 
+/* The next operation: numbered, signed and, where other ranks may ask for it, put on record. */
+static inline void count_op(struct choir_comm *c, const struct comm_call *call, uint32_t signature)
+{
+    c->op.sequence = ++c->host.sequence;
+    c->op.signature = signature;
+    if (call->kind != CHOIR_EXCHANGE)
+        watch_record(c, call, signature);
+}
+
+/* c->op.combine is set where the plan combines. */
+static inline enum choir_status start_op(struct choir_comm *c, const struct host_bound *bound,
+                                         const void *in, void *out)
+{
+    struct host_op *op = &c->op;
+    op->comm = &c->host;
+    op->bound = bound;
+    op->base[CHOIR_IN] = (uint8_t *)(uintptr_t)in;
+    op->base[CHOIR_OUT] = out;
+    return host_op_start(op);
+}
+
 enum choir_status task_begin(struct comm_task *t)
 {
     struct choir_comm *c = t->comm;
-    struct host_op *op = &c->op;
     t->begun = true;
     t->started_ns = 0;
-    op->sequence = ++c->host.sequence;
-    op->signature = t->signature;
-    if (t->call.kind != CHOIR_EXCHANGE)
-        watch_record(c, &t->call, op->signature);
+    count_op(c, &t->call, t->signature);
     enum choir_status st = (enum choir_status)atomic_load(&c->host.broken);
     if (st != CHOIR_OK)
         return st;
     if (!t->bound) /* count 0 */
         return CHOIR_OK;
     if (t->counting) {
-        op->comm = &c->host;
-        op->bound = t->bound;
-        st = counts_begin(t, op->base);
-        return st == CHOIR_OK ? host_op_start(op) : st;
+        const void *in;
+        void *out;
+        st = counts_begin(t, &in, &out);
+        return st == CHOIR_OK ? start_op(c, t->bound, in, out) : st;
     }
     if (c->config.restorable)
         st = save_inputs(t);
     if (st == CHOIR_OK)
         st = scale_inputs(t);
     if (st == CHOIR_OK)
-        st = call_combine(c, &t->call, &op->combine);
-    if (st != CHOIR_OK)
-        return st;
-    op->comm = &c->host;
-    op->bound = t->bound;
-    op->base[CHOIR_IN] = (uint8_t *)(uintptr_t)t->call.in;
-    op->base[CHOIR_OUT] = t->call.out;
-    return host_op_start(op);
+        st = call_combine(c, &t->call, &c->op.combine);
+    return st == CHOIR_OK ? start_op(c, t->bound, t->call.in, t->call.out) : st;
 }
 
 enum choir_status task_end(struct comm_task *t, enum choir_status st)
@@ -295,15 +306,9 @@ bool run_memo(struct choir_comm *c, const struct comm_call *call, enum choir_sta
     }
     c->tickets = ticket + 1;
     struct host_op *op = &c->op;
-    op->comm = &c->host;
-    op->bound = m->bound;
     op->combine = m->combine;
-    op->signature = m->signature;
-    op->sequence = ++c->host.sequence;
-    op->base[CHOIR_IN] = (uint8_t *)(uintptr_t)call->in;
-    op->base[CHOIR_OUT] = call->out;
-    watch_record(c, call, op->signature);
-    enum choir_status st = host_op_start(op);
+    count_op(c, call, m->signature);
+    enum choir_status st = start_op(c, m->bound, call->in, call->out);
     if (st == CHOIR_OK && !host_op_advance(op)) {
         struct comm_task t = {.comm = c, .call = *call, .bound = m->bound, .begun = true};
         t.limit_ns = c->timeout_ns;
