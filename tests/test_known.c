@@ -115,6 +115,27 @@ static void memory(void)
     know(ranks, 16);
 }
 
+/* Of agreements, each of which brings something of every rank, nothing is left. */
+static void agree(int rank, int size, void *id)
+{
+    choir_comm *c, *child;
+    CHECK_OK(choir_comm_create(id, rank, size, NULL, &c));
+    CHECK_OK(choir_comm_split(c, 0, rank, NULL, &child));
+    CHECK(!c->tree.own && !c->tree.down.data);
+    for (uint32_t i = 0; i < TREE_CHILDREN; i++)
+        CHECK(!c->tree.child[i].data);
+    CHECK_OK(choir_barrier(c, NULL));
+    CHECK_OK(choir_comm_destroy(child));
+    CHECK_OK(choir_comm_destroy(c));
+}
+
+static void agreed(void)
+{
+    struct choir_id id;
+    CHECK_OK(choir_id_create(&id));
+    test_threads(12, agree, &id);
+}
+
 /* More kinds of hosts than are told apart, and cards that are like no other. */
 static uint32_t fake_any(uint32_t rank, uint8_t *card)
 {
@@ -187,4 +208,4 @@ static void no_cards(void)
     host_stop();
 }
 
-TEST_MAIN(TEST(memory), TEST(exact), TEST(no_cards))
+TEST_MAIN(TEST(memory), TEST(agreed), TEST(exact), TEST(no_cards))

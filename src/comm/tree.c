@@ -120,6 +120,19 @@ static uint8_t *gather(struct choir_comm *c, uint32_t *bytes)
     return all;
 }
 
+/* What has gone up is not needed any more: at rank 0 it is a blob of every rank. None of the next round has come. */
+static void drop_parts(struct comm_tree *t)
+{
+    pthread_mutex_lock(&t->lock);
+    for (uint32_t i = 0; i < TREE_CHILDREN; i++) {
+        free(t->child[i].data);
+        t->child[i].data = NULL;
+    }
+    free(t->own);
+    t->own = NULL;
+    pthread_mutex_unlock(&t->lock);
+}
+
 /* Sends are made without the lock: a transport may deliver to a communicator of this process at once. Only the one
  * thread that waits for the agreement comes here. */
 static enum choir_status go_up(struct choir_comm *c)
@@ -142,6 +155,8 @@ static enum choir_status go_up(struct choir_comm *c)
         st = send_part(c, tree_parent(c->host.rank), COMM_FRAME_UP, t->round, all, bytes);
     t->sent |= all && st == CHOIR_OK;
     free(all);
+    if (t->sent)
+        drop_parts(t);
     return st;
 }
 
