@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -230,6 +231,55 @@ static void link_down(void)
            (base_now_ns() - start) / 1000000);
 }
 
+/* --- zero-copy sends -------------------------------------------------------------------------------------- */
+static void wire_one(int other)
+{
+    cable(other, 0);
+}
+
+static const struct tcp_zerocopy *zerocopy(void)
+{
+    return &endpoint()->slot[0]->tx.zerocopy;
+}
+
+/* One end breaks the connection, the other lets go of the cable for a moment. */
+static void cut(void)
+{
+    CHECK_LT(20, zerocopy()->sent);
+    if (me)
+        CHECK_EQ(shutdown(endpoint()->slot[0]->source.fd, SHUT_RDWR), 0);
+    else
+        shell("ip link set n0 down && sleep 0.2 && ip link set n0 up");
+}
+
+static void host_zerocopy_always(void)
+{
+    enter(wire_one);
+    open_host();
+    join_hosts();
+    exchange(FRAMES / 5, 2000000, FRAMES / 10, cut);
+    CHECK(zerocopy()->on);
+}
+
+static void host_zerocopy_paying(void)
+{
+    enter(wire_one);
+    open_host();
+    join_hosts();
+    exchange(FRAMES / 5, 2000000, 0, NULL);
+    CHECK_LT(0, zerocopy()->sent); /* veth copies */
+    CHECK_LE(zerocopy()->sent, 4);
+    CHECK(!zerocopy()->on);
+}
+
+static void zerocopy_sends(void)
+{
+    knob[0] = "CHOIR_ZEROCOPY", knob[1] = "2";
+    two_hosts(host_zerocopy_always);
+    knob[0] = "CHOIR_ZEROCOPY", knob[1] = "1";
+    two_hosts(host_zerocopy_paying);
+}
+
 /* --- an interface that leads nowhere ---------------------------------------------------------------------------- */
 static void wire_dead(int other)
 {
@@ -323,11 +373,6 @@ static void ipv6(void)
 }
 
 /* --- the other host is gone -------------------------------------------------------------------------------------------- */
-static void wire_one(int other)
-{
-    cable(other, 0);
-}
-
 static void host_gone(void)
 {
     enter(wire_one);
@@ -400,5 +445,5 @@ static void no_secret(void)
     two_hosts(host_no_secret);
 }
 
-TEST_MAIN(TEST(link_down), TEST(dead_candidate), TEST(filters), TEST(ipv6), TEST(gone),
-          TEST(no_secret))
+TEST_MAIN(TEST(link_down), TEST(zerocopy_sends), TEST(dead_candidate), TEST(filters), TEST(ipv6),
+          TEST(gone), TEST(no_secret))

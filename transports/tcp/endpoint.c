@@ -201,6 +201,7 @@ static void slot_down(struct tcp_slot *s)
     tcp_acquire(&s->e->lock);
     tcp_write_unblock(s);
     tcp_release(&s->e->lock);
+    tcp_zerocopy_abort(s);
     tcp_unwatch(s->e->t, &s->source);
     tcp_keys_free(s->keys);
     s->keys = NULL;
@@ -237,6 +238,7 @@ void tcp_endpoint_install(struct choir_endpoint *e, struct tcp_conn *c, uint64_t
     tcp_rewatch(t, &c->source, &s->source, EPOLLIN);
     c->keys = NULL;
     tcp_send_resume(s, received);
+    tcp_zerocopy_begin(s);
     e->up_count++;
     up_add(s);
     tcp_endpoint_disown(e);

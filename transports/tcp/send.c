@@ -164,13 +164,13 @@ enum choir_status tcp_send_frame(struct choir_endpoint *e, const struct choir_fr
 
 /* --- acknowledgements ------------------------------------------------------------------------------------ */
 /* What the peer has received is let go of, but not before the call that wrote it has returned and is accounted
- * for (by another thread perhaps). */
+ * for (by another thread perhaps), and the kernel is through with its pages. */
 void tcp_send_retire(struct tcp_slot *s)
 {
     struct choir_endpoint *e = s->e;
     struct tcp_tx *x = &s->tx;
     uint64_t end = base_min(x->heard, x->next);
-    while (x->acked < end) {
+    while (x->acked < end && x->record[x->acked % TCP_WINDOW].zerocopy <= x->zerocopy.done) {
         struct tcp_item *i = item_at(e, x->record[x->acked++ % TCP_WINDOW].item);
         if (!--i->open && i->dealt)
             item_done(e, i, 1);
@@ -193,10 +193,13 @@ bool tcp_send_acked(struct tcp_slot *s, uint64_t ack)
         x->heard = ack;
         tcp_send_retire(s);
     }
+    bool held = x->acked < base_min(x->heard, x->next);
     if (full)
         flush(e);
     else
         tcp_release(&e->lock);
+    if (held)
+        tcp_zerocopy_reap(s);
     return valid;
 }
 
@@ -232,6 +235,8 @@ void tcp_send_resume(struct tcp_slot *s, uint64_t received)
 
 void tcp_send_abandon(struct choir_endpoint *e, int32_t done)
 {
+    for (uint32_t i = 0; i < e->slot_count; i++)
+        tcp_zerocopy_abort(e->slot[i]);
     tcp_acquire(&e->lock);
     for (uint64_t n = e->item_head; n < e->item_tail; n++)
         item_done(e, item_at(e, n), done);
@@ -244,21 +249,28 @@ void tcp_send_abandon(struct choir_endpoint *e, int32_t done)
     tcp_release(&e->lock);
 }
 
-/* Nothing lent still has to be read by us: the kernel has all of it. */
+/* Nothing lent still has to be read: the kernel has all of it, copied. */
 static bool lent_is_written(struct choir_endpoint *e)
 {
     for (uint64_t n = e->item_next; n < e->item_tail; n++)
         if (item_at(e, n)->request)
             return false;
-    for (uint32_t i = 0; i < e->slot_count; i++)
-        for (uint64_t r = e->slot[i]->tx.next; r < e->slot[i]->tx.end; r++)
-            if (item_at(e, e->slot[i]->tx.record[r % TCP_WINDOW].item)->request)
+    for (uint32_t i = 0; i < e->slot_count; i++) {
+        const struct tcp_tx *x = &e->slot[i]->tx;
+        if (x->zerocopy.done != x->zerocopy.sent)
+            return false;
+        for (uint64_t r = x->next; r < x->end; r++)
+            if (item_at(e, x->record[r % TCP_WINDOW].item)->request)
                 return false;
+    }
     return true;
 }
 
 bool tcp_send_goodbye(struct choir_endpoint *e)
 {
+    for (uint32_t i = 0; i < e->slot_count; i++)
+        if (e->slot[i]->source.fd >= 0)
+            tcp_zerocopy_reap(e->slot[i]);
     tcp_acquire(&e->lock);
     struct tcp_item *bye = lent_is_written(e) ? item_new(e) : NULL;
     if (bye) {

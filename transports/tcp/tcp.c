@@ -161,6 +161,7 @@ static enum choir_status configure(struct choir_transport *t)
     t->sockets = (uint32_t)base_min(base_max(sockets, 1), 16);
     t->insecure = atoi(knob(h, "CHOIR_INSECURE")) == 1;
     t->encrypt = atoi(knob(h, "CHOIR_ENCRYPT")) == 1;
+    t->zerocopy = (enum tcp_zerocopy_use)atoi(knob(h, "CHOIR_ZEROCOPY"));
     t->host_hash = base_hash(h->host_id, strlen(h->host_id), 1);
     if (t->insecure)
         tcp_log(t, BASE_WARN, "tcp lets peers in without a secret (CHOIR_INSECURE=1)");
@@ -350,6 +351,8 @@ static uint32_t look(struct choir_transport *t)
             continue; /* closed by an event before it */
         if (s->kind == TCP_SLOT) {
             struct tcp_slot *slot = (struct tcp_slot *)(void *)s;
+            if (v[i].events & EPOLLERR) /* or an error, which receiving tells */
+                tcp_zerocopy_reap(slot);
             if (v[i].events & EPOLLOUT)
                 tcp_write_ready(slot), events++;
             if (v[i].events & ~(uint32_t)EPOLLOUT && s->fd >= 0)

@@ -20,17 +20,18 @@
 #include <stdarg.h>
 #include <sys/uio.h>
 
-#define TCP_COPY (16 << 10)   /* payloads up to here are copied, larger ones lent */
-#define TCP_BLOCK (32 << 10)  /* copies live in blocks of so many bytes ... */
-#define TCP_BLOCKS_MOST 16    /* ... at most so many an endpoint */
-#define TCP_CUT (256 << 10)   /* chunk size when there are several slots */
-#define TCP_WINDOW 128        /* chunks under way on a slot */
-#define TCP_ORDER 256         /* chunks begun but not yet delivered, over all slots */
-#define TCP_BUFFER (64 << 10) /* the shared receive buffer */
-#define TCP_HOT 2             /* with so few connections each is polled with recv itself */
-#define TCP_ENTRIES 16        /* addresses in a blob */
-#define TCP_PAIRS 24          /* (own, peer's) address pairs tried */
-#define TCP_HALF_OPEN 128     /* inbound handshakes at a time */
+#define TCP_COPY (16 << 10)     /* payloads up to here are copied, larger ones lent */
+#define TCP_ZEROCOPY (64 << 10) /* of a lent payload: not worth a notice below */
+#define TCP_BLOCK (32 << 10)    /* copies live in blocks of so many bytes ... */
+#define TCP_BLOCKS_MOST 16      /* ... at most so many an endpoint */
+#define TCP_CUT (256 << 10)     /* chunk size when there are several slots */
+#define TCP_WINDOW 128          /* chunks under way on a slot */
+#define TCP_ORDER 256           /* chunks begun but not yet delivered, over all slots */
+#define TCP_BUFFER (64 << 10)   /* the shared receive buffer */
+#define TCP_HOT 2               /* with so few connections each is polled with recv itself */
+#define TCP_ENTRIES 16          /* addresses in a blob */
+#define TCP_PAIRS 24            /* (own, peer's) address pairs tried */
+#define TCP_HALF_OPEN 128       /* inbound handshakes at a time */
 
 #define TCP_TICK_NS 20000000ull        /* while something is timed */
 #define TCP_HANDSHAKE_NS 5000000000ull /* inbound: or dropped */
@@ -173,8 +174,18 @@ struct tcp_item { /* a frame in the queue */
 };
 struct tcp_record { /* a chunk on its slot */
     uint64_t item, seq;
+    uint64_t zerocopy; /* so many zero-copy sends are to be through before it is let go of */
     uint32_t offset, bytes;
     uint8_t flags;
+};
+/* Sends of a slot whose pages the kernel reads in place; counted over all its connections. */
+enum tcp_zerocopy_use { TCP_ZEROCOPY_NEVER, TCP_ZEROCOPY_PAYING, TCP_ZEROCOPY_ALWAYS };
+struct tcp_zerocopy {
+    bool on;
+    uint32_t copied;      /* notices in a row that say that the kernel copied */
+    uint64_t sent, first; /* first: of this connection, where the kernel counts from 0 */
+    uint64_t done, most;  /* the kernel is through with all below; may be under way at a time */
+    uint64_t beyond;      /* bit i: and with done + i */
 };
 struct tcp_tx {
     struct tcp_record record[TCP_WINDOW];
@@ -191,6 +202,7 @@ struct tcp_tx {
     unsigned char *seal;
     uint32_t seal_at, seal_bytes, seal_whole, seal_payload;
     bool seal_header;
+    struct tcp_zerocopy zerocopy;
 };
 
 /* --- receiving --------------------------------------------------------------------------------------- */
@@ -303,6 +315,7 @@ struct choir_transport {
     struct tcp_filter filter;
     uint16_t port;
     uint32_t sockets;
+    enum tcp_zerocopy_use zerocopy;
     bool insecure, encrypt, timed, accepting;
     uint64_t host_hash;
     uint32_t round;
@@ -405,6 +418,13 @@ bool tcp_write_slot(
     struct tcp_slot *s); /* e is owned and locked; false: nothing was to be written */
 void tcp_write_ready(struct tcp_slot *s);
 void tcp_write_unblock(struct tcp_slot *s); /* e->lock is held */
+
+/* zerocopy.c */
+void tcp_zerocopy_begin(struct tcp_slot *s); /* on a new connection; e is owned */
+bool tcp_zerocopy_pays(const struct tcp_slot *s, size_t bytes);
+void tcp_zerocopy_missed(struct tcp_slot *s);
+void tcp_zerocopy_reap(struct tcp_slot *s); /* reads the kernel's notices; inside progress() */
+void tcp_zerocopy_abort(struct tcp_slot *s);
 
 /* receive.c */
 uint32_t tcp_receive_slot(struct tcp_slot *s);

@@ -29,6 +29,9 @@ struct batch {
     uint32_t flat_bytes, header_count;
     uint16_t header_at[RECORDS]; /* in flat */
     uint64_t got;
+    bool zerocopy; /* one payload, its pages read in place */
+    bool before;   /* the next call writes such a one */
+    bool missed;   /* the kernel would not, and has copied */
     _Alignas(16) char flat[FLAT];
 };
 
@@ -103,6 +106,13 @@ static void add_payload(struct tcp_slot *s, struct batch *b, uint64_t record, ui
         base_min((size_t)(r->bytes - from), (size_t)WRITE_MOST));
 }
 
+/* A payload whose pages are read in place goes in a call of its own: the headers lie in memory that is used again. */
+static bool zerocopy(struct tcp_slot *s, uint64_t record, uint32_t from)
+{
+    return item_of(s, record)->request &&
+           tcp_zerocopy_pays(s, s->tx.record[record % TCP_WINDOW].bytes - from);
+}
+
 static void add_record(struct tcp_slot *s, struct batch *b, uint64_t record)
 {
     uint32_t bytes = s->tx.record[record % TCP_WINDOW].bytes;
@@ -116,13 +126,14 @@ static void add_record(struct tcp_slot *s, struct batch *b, uint64_t record)
     uint32_t here = (uint32_t)sizeof(struct tcp_header) + (flat ? bytes : 0);
     add(b, at, here);
     b->flat_bytes += (here + 15) & ~15u;
-    if (!flat)
+    b->before = zerocopy(s, record, 0);
+    if (!flat && !b->before)
         add_payload(s, b, record, 0);
 }
 
 static bool has_room(const struct tcp_slot *s, const struct batch *b)
 {
-    return b->vectors + 2 <= VECTORS && b->header_count < RECORDS &&
+    return !b->before && !b->zerocopy && b->vectors + 2 <= VECTORS && b->header_count < RECORDS &&
            b->flat_bytes + sizeof(struct tcp_header) <= FLAT &&
            b->bytes < (s->e->slot_count > 1 ? TCP_CUT : WRITE_MOST);
 }
@@ -141,8 +152,13 @@ static void gather(struct tcp_slot *s, struct batch *b)
     struct tcp_tx *x = &s->tx;
     uint64_t r = x->next;
     add(b, x->pend + x->pend_at, x->pend_bytes - x->pend_at);
-    if (x->header_done)
-        add_payload(s, b, r++, x->payload_done);
+    if (x->header_done) {
+        bool in_place = zerocopy(s, r, x->payload_done);
+        b->before = in_place && b->vectors;
+        b->zerocopy = in_place && !b->vectors;
+        if (!b->before)
+            add_payload(s, b, r++, x->payload_done);
+    }
     while (has_room(s, b) && (r < x->end || take(s)) && !sealed(s, r))
         add_record(s, b, r++);
     if (!b->vectors && r == x->end && (x->ack_due || x->solicit)) {
@@ -317,10 +333,17 @@ void tcp_write_ready(struct tcp_slot *s)
 /* --- one turn of a slot --------------------------------------------------------------------------------------- */
 static ssize_t put(int fd, struct batch *b)
 {
+    int flags = MSG_NOSIGNAL | MSG_DONTWAIT | (b->before ? MSG_MORE : 0);
+    if (b->zerocopy) {
+        ssize_t n = send(fd, b->v[0].iov_base, b->v[0].iov_len, flags | MSG_ZEROCOPY);
+        b->missed = n < 0 && errno != EAGAIN && errno != EINTR;
+        if (!b->missed)
+            return n;
+    }
     if (b->vectors == 1)
-        return send(fd, b->v[0].iov_base, b->v[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        return send(fd, b->v[0].iov_base, b->v[0].iov_len, flags);
     struct msghdr m = {.msg_iov = b->v, .msg_iovlen = (size_t)b->vectors};
-    return sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return sendmsg(fd, &m, flags);
 }
 
 /* false: nothing to write, found so without letting go of the lock. */
@@ -330,6 +353,7 @@ static bool fill(struct tcp_slot *s, struct batch *b, bool *seal)
     if (x->blocked || x->broken || s->source.fd < 0)
         return false;
     b->bytes = 0, b->vectors = 0, b->flat_bytes = 0, b->header_count = 0;
+    b->zerocopy = b->before = b->missed = false;
     b->got = atomic_load_explicit(&s->got, memory_order_relaxed);
     *seal = x->seal_at < x->seal_bytes ||
             (s->seal_all && (x->next < x->end || take(s) || x->ack_due || x->solicit));
@@ -354,6 +378,10 @@ bool tcp_write_slot(struct tcp_slot *s)
         ssize_t n = b.vectors ? put(s->source.fd, &b) : 0;
         bool again = n < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOBUFS);
         tcp_acquire(&e->lock);
+        if (b.missed)
+            tcp_zerocopy_missed(s);
+        else if (b.zerocopy && n > 0)
+            s->tx.record[s->tx.next % TCP_WINDOW].zerocopy = ++s->tx.zerocopy.sent;
         if (n > 0) {
             here += (size_t)n;
             e->written += (size_t)n;
