@@ -23,8 +23,15 @@ static void knobs(const char *name, const char *value)
     stub_knob(&b, name, value);
 }
 
+static void need_kernel(void)
+{
+    if (!stub_kernel_zerocopy())
+        test_skip("this kernel has no MSG_ZEROCOPY");
+}
+
 static void init(const char *use)
 {
+    need_kernel();
     stub_init(&a, &choir_transport_tcp);
     stub_init(&b, &choir_transport_tcp);
     knobs("CHOIR_ZEROCOPY", use);
@@ -170,6 +177,7 @@ static void refused_case(const char *use)
 
 static void refused(void)
 {
+    need_kernel();
     pid_t pid = fork();
     CHECK_LE(0, pid);
     if (!pid) {

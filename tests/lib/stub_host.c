@@ -5,6 +5,8 @@
 #include <poll.h>
 #include <sched.h>
 #include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static struct stub_peer *peer_new(struct stub *m, const struct choir_process *process)
 {
@@ -146,6 +148,14 @@ void stub_init(struct stub *m, const struct choir_transport_ops *ops)
     CHECK_EQ(getrandom(&m->host.self, sizeof(m->host.self), 0), sizeof(m->host.self));
     pthread_mutex_init(&m->driving, NULL);
     stub_secret(m, "correct horse battery staple");
+}
+
+bool stub_kernel_zerocopy(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+    bool has = fd >= 0 && !setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &one, sizeof(one));
+    close(fd);
+    return has;
 }
 
 void stub_knob(struct stub *m, const char *name, const char *value)

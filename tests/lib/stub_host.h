@@ -65,6 +65,8 @@ uint32_t stub_progress(struct stub *m);
 void stub_service_start(struct stub *m);
 void stub_service_stop(struct stub *m);
 
+bool stub_kernel_zerocopy(void); /* it has MSG_ZEROCOPY */
+
 /* The payload of frame `sequence` of `lane`: its size, and its bytes. */
 uint32_t stub_frame_bytes(uint64_t seed, uint32_t lane, uint64_t sequence, uint32_t most);
 void stub_fill(void *out, uint32_t bytes, uint32_t lane, uint64_t sequence);
