@@ -41,7 +41,8 @@ static void sweep(const char *prefix, uint32_t most)
         for (enum choir_kind kind = 0; kind < CHOIR_KINDS; kind++)
             for (uint32_t n = 1; a->kinds >> kind & 1 && n <= most; n += 1 + n / 8) {
                 struct choir_layout *l = plan_layout_regular(1, n);
-                char variants[128], name[128], *state = NULL;
+                char variants[256], name[128], *state = NULL;
+                CHECK_LT(strlen(a->variants), sizeof(variants));
                 snprintf(variants, sizeof(variants), "%s", a->variants);
                 one(a->name, kind, l, &seed);
                 for (char *v = strtok_r(variants, " ", &state); v;

@@ -258,7 +258,10 @@ static void host_zerocopy_always(void)
     open_host();
     join_hosts();
     exchange(FRAMES / 5, 2000000, FRAMES / 10, cut);
-    CHECK(zerocopy()->on);
+    CHECK_LT(
+        0,
+        zerocopy()
+            ->sent); /* on the connection after the cut, too; the other end may have closed it by now */
 }
 
 static void host_zerocopy_paying(void)
