@@ -134,11 +134,12 @@ static inline void lane_tx_refresh(struct lane_tx *tx)
     /* A counter outside of what is under way is not ours (a corrupt peer): not believed. */
     if (seen == tx->consumed || seen - tx->consumed > tx->next - tx->consumed)
         return;
-    tx->tail = tx->end[(seen - 1) % LANE_DEPTH];
+    /* Never back: fragments without bytes in the ring that were under way at a warm start end before it. */
+    tx->tail = base_max(tx->tail, tx->end[(seen - 1) % LANE_DEPTH]);
     tx->consumed = seen;
 }
 
-/* With nothing under way, a short fragment goes to the ring's start. */
+/* With no bytes under way in the ring, a short fragment goes to the ring's start. */
 static inline void lane_tx_warm(struct lane_tx *tx, uint64_t bytes)
 {
     if (tx->head == tx->tail && bytes <= LANE_WARM)
