@@ -21,8 +21,11 @@ LIBS     ?= -lhwloc -lsodium -lpthread -ldl -lm
 VERSION  := $(shell awk '/define CHOIR_VERSION_(MAJOR|MINOR|PATCH)/ { v = v s $$3; s = "." } END { print v }' include/choir.h)
 SONAME   := libchoir.so.$(firstword $(subst ., ,$(VERSION)))
 
-LIB_SRC  := $(sort $(wildcard src/*/*.c algorithms/*.c transports/*/*.c))
-LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
+.DEFAULT_GOAL := all
+include src/cuda/cuda.mk
+
+LIB_SRC  := $(filter-out $(CUDA_LEFT_OUT),$(sort $(wildcard src/*/*.c algorithms/*.c transports/*/*.c)))
+LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(CUDA_OBJ)
 TOOLS    := $(patsubst tools/%.c,$(BUILD)/bin/%,$(sort $(wildcard tools/choir-*.c)))
 PERF     := $(patsubst perf/%.c,$(BUILD)/bin/%,$(sort $(wildcard perf/*_perf.c)))
 PERF_LIB := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard perf/lib/*.c)))
@@ -35,9 +38,9 @@ endif
 
 .PHONY: all tests objects needs help
 .SECONDARY:
-## all (no target)  the library, the tools, the perf programs and the examples
+## all (no target)  the library, the tools, the perf programs and the examples; CUDA_ARCH="80 90": for which GPUs, NVCC=: none
 all: $(BUILD)/libchoir.so $(TOOLS) $(PERF) $(EXAMPLES)
-	@echo "$(BUILD): the host library: no CUDA source in this tree, so nvcc is not asked for"
+	@echo "$(BUILD): $(CUDA_SAYS)"
 ## tests            builds the tests without running them
 tests: $(TESTS)
 objects: $(LIB_OBJ) $(TEST_LIB) $(PERF_LIB) $(patsubst %.c,$(BUILD)/obj/%.o,\
@@ -48,11 +51,11 @@ $(BUILD)/obj/%.o: %.c
 	$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -c $< -o $@
 
 # Tests and tools see hidden symbols, so they link the archive; users link libchoir.so.
-$(BUILD)/libchoir_internal.a: $(LIB_OBJ)
+$(BUILD)/libchoir_internal.a: $(LIB_OBJ) $(CUDA_STAMP)
 	@rm -f $@
-	ar rcs $@ $^
+	ar rcs $@ $(LIB_OBJ)
 
-$(BUILD)/libchoir.so: $(LIB_OBJ) src/choir.map
+$(BUILD)/libchoir.so: $(LIB_OBJ) src/choir.map $(CUDA_STAMP)
 	$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=src/choir.map -Wl,-z,defs,-z,nodelete \
 	    -o $(BUILD)/libchoir.so.$(VERSION) $(LIB_OBJ) $(LIBS) $(LDFLAGS)
 	ln -sf libchoir.so.$(VERSION) $(BUILD)/$(SONAME)
@@ -95,4 +98,4 @@ clean:
 help:
 	@sed -n 's/^## /  make /p' Makefile perf/targets.mk tests/check/targets.mk tools/install.mk
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) $(KERNELS) -name '*.d' 2>/dev/null)

@@ -2,7 +2,7 @@
 # Targets that run something: tests, checks, other compilers, the demonstration.
 .PHONY: test test-long check sanitize sanitize-address sanitize-thread clang cross demo
 PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
-BUILD_TESTS = @$(MAKE) -s --no-print-directory $(PARALLEL)
+BUILD_TESTS = @$(MAKE) -s --no-print-directory KERNELS=$(KERNELS) $(PARALLEL)
 
 needs:
 	@printf '#include <hwloc.h>\n#include <sodium.h>\n' | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 || tools/bootstrap
@@ -27,7 +27,7 @@ check: needs
 ## format           rewrites the sources as .clang-format says (clang-format 14)
 .PHONY: format
 format:
-	clang-format -i $$(git ls-files '*.[ch]' '*.cc')
+	clang-format -i $$(git ls-files '*.[ch]' '*.cc' '*.cu' '*.cuh')
 
 ## docs/knobs.md    the page of settings, from the table of knobs
 .PHONY: docs/knobs.md
