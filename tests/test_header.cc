@@ -5,6 +5,7 @@
  */
 #include "choir.h"
 #include "choir_algorithm.h"
+#include "choir_cuda.h"
 #include "choir_transport.h"
 #include <cstdio>
 #include <cstring>
@@ -34,6 +35,7 @@ int main()
           "choir_version");
     check(!std::strcmp(choir_status_name(CHOIR_ERR_RANK), "CHOIR_ERR_RANK"), "choir_status_name");
     check(choir_type_bytes(CHOIR_BFLOAT16) == 2, "choir_type_bytes");
+    check(choir_stream_from_cuda(nullptr) != nullptr, "choir_stream_from_cuda");
     int size = 0;
     check(choir_comm_size(nullptr, &size) == CHOIR_ERR_POINTER, "a null communicator");
     choir_comm *comm = nullptr;

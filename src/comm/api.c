@@ -4,6 +4,7 @@
  * starts, then the call is run, put in the open group, or handed to its stream.
  */
 #include "comm/comm.h"
+#include "cuda/stream.h"
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -119,6 +120,8 @@ static enum choir_status submit_checked(struct choir_comm *c, struct comm_call *
     st = take_call(c, call, a);
     if (st == CHOIR_OK)
         st = check(c, a);
+    if (st == CHOIR_OK && base_unlikely(stream_is_cuda(stream)))
+        st = stream_refuse_cuda(c);
     if (st != CHOIR_OK)
         return st;
     if (base_unlikely(group_open()))
@@ -247,6 +250,8 @@ static enum choir_status message_checked(struct choir_comm *c, struct comm_messa
     if (count && !m.memory)
         return comm_fail(c, CHOIR_ERR_POINTER, "pass a buffer of count elements", "%s is NULL",
                          m.send ? "send" : "recv");
+    if (stream_is_cuda(stream))
+        return stream_refuse_cuda(c);
     m.peer = (uint32_t)peer;
     m.bytes = count * choir_type_bytes(type);
     if (group_open())

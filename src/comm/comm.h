@@ -281,6 +281,8 @@ enum choir_status stream_submit(choir_stream *stream, struct comm_task *task,
                                 const struct comm_call *copy);
 enum choir_status stream_submit_call(choir_stream *stream, struct choir_comm *c,
                                      const struct comm_call *call);
+/* An operation whose stream is a CUDA stream. */
+enum choir_status stream_refuse_cuda(struct choir_comm *c);
 
 /* explain.c */
 /* In words: how the call of `peer`, that has this signature, is not as ours. */

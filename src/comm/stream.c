@@ -2,8 +2,11 @@
 /*
  * stream.c: host streams: in-order queues that the service thread works off, and events. A queue holds operations, marks of
  * events and waits for events. The first failure of a stream stays until choir_stream_wait reports it.
+ * Handles of CUDA streams have no queue here: they are passed on to CUDA.
  */
+#include "choir_cuda.h"
 #include "comm/comm.h"
+#include "cuda/cuda.h"
 #include <sched.h>
 #include <stdlib.h>
 
@@ -194,6 +197,8 @@ enum choir_status choir_stream_wait(choir_stream *s)
 {
     if (!s)
         return CHOIR_OK;
+    if (stream_is_cuda(s))
+        return cuda_stream_wait(stream_cuda(s));
     pthread_mutex_lock(&s->lock);
     while (s->serving)
         pthread_cond_wait(&s->empty, &s->lock);
@@ -206,6 +211,8 @@ enum choir_status choir_stream_query(choir_stream *s)
 {
     if (!s)
         return CHOIR_OK;
+    if (stream_is_cuda(s))
+        return cuda_stream_query(stream_cuda(s));
     pthread_mutex_lock(&s->lock);
     enum choir_status st = s->serving ? CHOIR_IN_PROGRESS : take_status(s);
     pthread_mutex_unlock(&s->lock);
@@ -214,7 +221,7 @@ enum choir_status choir_stream_query(choir_stream *s)
 
 enum choir_status choir_stream_destroy(choir_stream *s)
 {
-    if (!s)
+    if (!s || stream_is_cuda(s)) /* a CUDA stream is its maker's to destroy */
         return CHOIR_OK;
     enum choir_status st = choir_stream_wait(s);
     pthread_mutex_destroy(&s->lock);
@@ -222,6 +229,20 @@ enum choir_status choir_stream_destroy(choir_stream *s)
     free(s);
     host_stop();
     return st;
+}
+
+choir_stream *choir_stream_from_cuda(struct CUstream_st *stream)
+{
+    return stream_of_cuda(stream);
+}
+
+enum choir_status stream_refuse_cuda(struct choir_comm *c)
+{
+    if (!cuda_driver())
+        return comm_fail(c, CHOIR_ERR_UNSUPPORTED, base_error_thread()->remedy,
+                         "stream is a CUDA stream: %s", base_error_thread()->text);
+    return comm_fail(c, CHOIR_ERR_UNSUPPORTED, "use host memory and no stream or a host stream",
+                     "stream is a CUDA stream, and this version has no device calls");
 }
 
 enum choir_status choir_event_create(choir_event **event)
@@ -247,8 +268,12 @@ enum choir_status choir_event_destroy(choir_event *e)
     return CHOIR_OK;
 }
 
-static enum choir_status check_pair(const void *event, const void *stream)
+static enum choir_status check_pair(const choir_event *event, const choir_stream *stream)
 {
+    if (stream_is_cuda(stream))
+        return base_fail(CHOIR_ERR_UNSUPPORTED,
+                         "use CUDA's events on it (cudaEventRecord, cudaStreamWaitEvent)",
+                         "stream is a CUDA stream, and choir events are of host streams");
     if (event && stream)
         return CHOIR_OK;
     return base_fail(CHOIR_ERR_POINTER, "pass an event and a stream of choir_*_create",
