@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * choir-info.c: what Choir finds on this machine, and every setting with its present value.
+ * choir-info.c: what Choir finds on this machine, GPUs included, and every setting with its present value.
  */
 #include "base/knob.h"
+#include "cuda/cuda.h"
 #include "host/host.h"
 #include "plan/plan.h"
 #include "reduce/reduce.h"
@@ -11,8 +12,9 @@
 #include <string.h>
 
 static const char usage[] =
-    "usage: choir-info [--topology | --transports | --algorithms | --knobs [--markdown]]\n"
+    "usage: choir-info [--topology | --gpus | --transports | --algorithms | --knobs [--markdown]]\n"
     "  --topology    the machine, as CHOIR_TOPO_FILE reads it\n"
+    "  --gpus        the GPUs, and which reach each other's memory\n"
     "  --transports  what works here, in order of preference\n"
     "  --algorithms  the collective algorithms\n"
     "  --knobs       the settings, their present values and origins\n"
@@ -102,6 +104,8 @@ static void print_all(void)
     printf("\n");
     topo_print(topo_get(), stdout);
     printf("\n");
+    cuda_print(stdout);
+    printf("\n");
     print_transports();
     printf("\n");
     print_algorithms();
@@ -133,6 +137,8 @@ int main(int argc, char **argv)
         print_all();
     else if (!strcmp(what, "--topology"))
         topo_print(topo_get(), stdout);
+    else if (!strcmp(what, "--gpus"))
+        cuda_print(stdout);
     else if (!strcmp(what, "--transports"))
         print_transports();
     else if (!strcmp(what, "--algorithms"))
