@@ -39,7 +39,11 @@ $(shell mkdir -p $(dir $(CUDA_STAMP)))
 $(file >$(CUDA_STAMP),$(CUDA_BUILT))
 endif
 
-$(BUILD)/obj/src/cuda/%.o: CPPFLAGS += $(addprefix -isystem ,$(dir $(CUDA_H)))
+# The system's own folder is searched anyway; named here it would come before that of another processor.
+CUDA_FLAGS := $(if $(CUDA_H),-DCHOIR_HAVE_CUDA $(addprefix -isystem ,$(filter-out /usr/include/,$(dir $(CUDA_H)))))
+$(BUILD)/obj/src/cuda/%.o: CPPFLAGS += $(CUDA_FLAGS)
+$(BUILD)/obj/tests/test_cuda_device.o: CPPFLAGS += $(CUDA_FLAGS)
+$(BUILD)/obj/tests/test_cuda_device.o: $(CUDA_STAMP)
 ifneq ($(CUDA_H),)
 # Moved into place when it is whole: two builds may make the same one.
 $(CUDA_FOLDER)/%.image: src/cuda/kernel/%.cu $(NVCC_FILE)

@@ -51,7 +51,10 @@ void cuda_gpu_uuid(const struct cuda_gpu *gpu, char text[48])
 
 enum choir_status cuda_device_enter(const struct cuda_device *device)
 {
-    CUresult r = cuda_driver()->cuCtxPushCurrent(device->context);
+    const struct cuda_driver *cu = cuda_driver();
+    if (!cu) /* in the child of a fork */
+        return base_error_thread()->status;
+    CUresult r = cu->cuCtxPushCurrent(device->context);
     return r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "cuCtxPushCurrent");
 }
 

@@ -84,7 +84,7 @@ err_count:
 
 void cuda_device_free(const struct cuda_device *device, CUdeviceptr memory, uint64_t bytes)
 {
-    if (!memory || !cuda_driver() || cuda_device_enter(device) != CHOIR_OK)
+    if (!memory || cuda_device_enter(device) != CHOIR_OK)
         return; /* the context is gone, and all memory with it, or belongs to the parent */
     CUresult r = cuda_driver()->cuMemFree(memory);
     cuda_device_leave(device);
