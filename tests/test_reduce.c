@@ -479,7 +479,7 @@ static void numbers_isa(const char *isa)
                 reduce_divide((enum choir_type)t, got + 1, n, divisors[k]);
                 for (uint64_t i = 0; i < n; i++)
                     check_number((enum choir_type)t, got + 1, was + 1, i, divisors[k], true);
-                reduce_store((enum choir_type)t, &factor, divisors[k] / 3.0);
+                reduce_store((enum choir_type)t, &factor, k ? divisors[k] / 3.0 : -0.0);
                 by = reduce_load((enum choir_type)t, &factor);
                 memset(got, 0x5a, AREA);
                 reduce_scale((enum choir_type)t, got + 1, was + 1, &factor, n);

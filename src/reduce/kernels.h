@@ -342,7 +342,7 @@ KERNEL_FLOAT(f64, 64, v64, vd)
         const unsigned char *a = src;                                                              \
         unsigned char *d = dst;                                                                    \
         uint32_t state = fp ? reduce_fp_enter() : 0;                                               \
-        W f = (W){0} + in(V##_load_part(factor, 1))[0];                                            \
+        W f = in(V##_load_part(factor, 1))[0] - (W){0}; /* plus 0 would lose the sign of -0 */     \
         for (; count >= lanes; count -= lanes, a += sizeof(V), d += sizeof(V))                     \
             V##_store(d, out(in(V##_load(a)) * f));                                                \
         for (uint64_t n; count; count -= n, a += n * element, d += n * element) {                  \
