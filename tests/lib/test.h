@@ -30,10 +30,10 @@
 #define TEST_SANITIZED (TEST_TSAN || TEST_ASAN) /* several times slower */
 
 void test_deadline(unsigned seconds); /* from now on */
-_Noreturn void test_fail_at(const char *file, int line, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+void test_fail_at(const char *file, int line, const char *format, ...)
+    __attribute__((noreturn, format(printf, 3, 4)));
 /* Ends the case, or goes on without a part of it; both named. */
-_Noreturn void test_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void test_skip(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 void test_skip_part(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Path of a file in a directory of this test's own (under TMPDIR or /tmp), which ends with the test; "" names it. */
 void test_path(char *path, size_t bytes, const char *name);
