@@ -88,6 +88,18 @@ $(BUILD)/tests/%: tests/%.cc $(wildcard include/*.h) $(BUILD)/libchoir.so
 	@mkdir -p $(@D)
 	$(CXX) -std=c++11 -Wall -Wextra -Wconversion -Werror -Iinclude -o $@ $< -L$(BUILD) -lchoir \
 	    -Wl,-rpath,'$$ORIGIN/..' -Wl,--allow-shlib-undefined $(LDFLAGS)
+# The kernels' arithmetic on the host: C++ that sees hidden symbols.
+$(BUILD)/tests/test_cuda_%: tests/test_cuda_%.cc $(TEST_LIB) $(BUILD)/libchoir_internal.a
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) -std=c++17 $(OPT) $(WARN) -ffp-contract=off -MMD -MP -MF $@.d -MT $@ -o $@ $< \
+	    $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDFLAGS)
+# The same cases on a GPU: make test/cuda_reduce_device, not among all tests.
+NVCC     ?= nvcc
+$(BUILD)/tests/test_cuda_reduce_device: tests/test_cuda_reduce.cc $(wildcard src/cuda/*.h src/cuda/kernel/*.cuh) \
+                                        $(TEST_LIB) $(BUILD)/libchoir_internal.a
+	@mkdir -p $(@D)
+	$(NVCC) -x cu -std=c++17 -O3 -fmad=false -arch=sm_90 $(CPPFLAGS) -c -o $@.o $<
+	$(NVCC) -o $@ $@.o $(filter %.o,$^) $(filter %.a,$^) $(LIBS)
 
 include perf/targets.mk tests/check/targets.mk tools/install.mk
 
