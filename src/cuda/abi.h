@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * abi.h: what the host writes and kernels read, and what lies in the memory that GPUs share. C and CUDA C: no _Atomic, no
+ * flexible arrays. Lengths and offsets of plans are in elements, as in choir_plan; the kernels know the element's bytes.
+ *
+ * Every rank of a communicator that has a GPU owns a mailbox in its memory, which the GPUs of the host map. In it, each
+ * (sender, lane) has its own words and buffers, so that nobody ever shares one: a lane is a block of a kernel, and its
+ * numbers run on from operation to operation, in device memory, so that a graph's replays advance them too.
+ */
+#ifndef CUDA_ABI_H
+#define CUDA_ABI_H
+
+#include <stdint.h>
+
+#define CUDA_RANKS 16u /* of a host, that map each other */
+#define CUDA_LANES 64u /* blocks of an operation, at most */
+#define CUDA_THREADS 512u
+#define CUDA_DEPTH 4u /* slots of a (sender, lane) */
+#define CUDA_SLOT_BYTES 65536u
+/* Flagged words: 16 bytes carry 8 of data and two flags. Flagged lines: 128 bytes carry 120 and one flag. */
+#define CUDA_LL_BYTES 4096u /* of data a lane's message may have */
+#define CUDA_LL_LINES (CUDA_LL_BYTES / 8u)
+#define CUDA_WIDE_BYTES 32640u
+#define CUDA_WIDE_LINES (CUDA_WIDE_BYTES / 120u)
+#define CUDA_LL_DEPTH 2u
+
+/* --- in the mailbox ------------------------------------------------------------------------------ */
+
+/* Written by the peer, read by the owner. Of the peer's messages to the owner: arrived and header; of the owner's to the
+ * peer: consumed. */
+struct cuda_post {
+    uint64_t arrived[CUDA_DEPTH];    /* by slot: number of the fragment, from 1, << 32 | signature */
+    uint64_t consumed;               /* fragments read */
+    uint64_t ll_consumed;            /* flagged messages read */
+    uint64_t header[CUDA_LL_DEPTH];  /* of a flagged message: its flag << 32 | signature */
+    uint64_t hello;                  /* moved at creation, to see that the path carries bytes */
+    uint64_t unused[7];
+};
+
+/* Where things of (sender `from`, lane) begin in a mailbox of a communicator of `ranks`. */
+static inline
+#ifdef __CUDACC__
+    __host__ __device__
+#endif
+    uint64_t
+    cuda_index(uint32_t from, uint32_t lane)
+{
+    return (uint64_t)from * CUDA_LANES + lane;
+}
+#define CUDA_POST_AT(ranks, from, lane) (cuda_index(from, lane) * sizeof(struct cuda_post))
+#define CUDA_LL_SPAN ((uint64_t)CUDA_LL_LINES * 16u) /* of one message */
+#define CUDA_WIDE_SPAN ((uint64_t)CUDA_WIDE_LINES * 128u)
+#define CUDA_LL_AT(ranks, from, lane)                                                              \
+    (CUDA_POST_AT(ranks, ranks, 0) + cuda_index(from, lane) * CUDA_LL_DEPTH * CUDA_LL_SPAN)
+#define CUDA_WIDE_AT(ranks, from, lane)                                                            \
+    (CUDA_LL_AT(ranks, ranks, 0) + cuda_index(from, lane) * CUDA_LL_DEPTH * CUDA_WIDE_SPAN)
+#define CUDA_SLOT_AT(ranks, from, lane)                                                            \
+    (CUDA_WIDE_AT(ranks, ranks, 0) + cuda_index(from, lane) * CUDA_DEPTH * CUDA_SLOT_BYTES)
+#define CUDA_MAILBOX_BYTES(ranks) CUDA_SLOT_AT(ranks, ranks, 0)
+
+/* --- a communicator, as its kernels see it ---------------------------------------------------------- */
+
+/* Own, of (peer, lane). */
+struct cuda_count {
+    uint32_t sent, received;       /* fragments through slots */
+    uint32_t ll_sent, ll_received; /* flagged messages */
+    uint32_t consumed, ll_acked;   /* of those sent, by the peer, as last seen */
+    uint32_t unused[2];
+};
+enum cuda_fault {
+    CUDA_FAULT_NONE,
+    CUDA_FAULT_ABORT,    /* the host said stop */
+    CUDA_FAULT_LATE,     /* `peer` did not come in time */
+    CUDA_FAULT_SIGNATURE /* `peer` makes another call: its signature is `seen` */
+};
+struct cuda_state { /* device memory */
+    uint32_t poison; /* enum cuda_fault: kernels return at once */
+    uint32_t unused[31];
+};
+struct cuda_report { /* pinned host memory; written once, code last */
+    uint32_t code, peer, lane, seen, signature, number;
+};
+struct cuda_view {
+    uint32_t rank, ranks;
+    uint8_t *mailbox[CUDA_RANKS]; /* of every rank, mapped here; own too */
+    struct cuda_count *count;     /* [ranks * CUDA_LANES] */
+    struct cuda_state *state;
+    struct cuda_report *report;
+    const uint32_t *abort; /* pinned host memory: not 0: stop */
+    uint64_t limit_ns;     /* a wait that lasts longer fails */
+};
+
+/* --- exchanges: every message comes from local memory, every result from messages and local memory ------- */
+
+#define CUDA_SENDS 16u
+#define CUDA_RESULTS 17u
+#define CUDA_SOURCES 33u
+#define CUDA_LOCAL 0xffffffffu
+struct cuda_send {
+    uint64_t off, len; /* of IN, the whole part: lane i sends piece i of `lanes` */
+    uint32_t peer, from_out; /* from_out: it lies in OUT */
+};
+struct cuda_source {
+    uint64_t off;  /* local: of IN */
+    uint32_t peer; /* CUDA_LOCAL: none */
+    uint32_t unused;
+};
+struct cuda_result { /* of OUT */
+    uint64_t off, len;
+    uint32_t first, count; /* sources, in the order of combination */
+};
+struct cuda_exchange {
+    uint32_t sends, results, sources, lanes;
+    struct cuda_send send[CUDA_SENDS];
+    struct cuda_result result[CUDA_RESULTS];
+    struct cuda_source source[CUDA_SOURCES];
+};
+struct cuda_exchange_call {
+    struct cuda_view view;
+    const uint8_t *in;
+    uint8_t *out;
+    uint32_t signature, elem; /* elem: bytes of an element */
+    uint32_t in_place;        /* IN and OUT overlap */
+    uint32_t divide_in, divide_out; /* local inputs, results are divided by it, unless 0 */
+    const uint8_t *scale;           /* local inputs are multiplied by *scale, unless NULL */
+    struct cuda_exchange what;
+};
+
+/* --- any plan (bind.c makes these tables) ----------------------------------------------------------- */
+
+struct cuda_seg { /* a part */
+    uint64_t off, len; /* in elements: where it begins in its buffer; its whole length, or that of the part that measures it */
+};
+struct cuda_place {
+    int32_t peer; /* < 0: local */
+    uint8_t buf;  /* enum choir_buffer */
+    uint8_t whole; /* 1: the segments are not cut into pieces (TMP that nothing measures) */
+    uint16_t unused;
+    uint32_t seg, segs; /* of a message: only of the place that measures its step, else none */
+};
+struct cuda_step {
+    uint32_t place; /* ins, then outs */
+    uint16_t ins, outs, msg_ins, msg_outs;
+    uint32_t measure; /* index of a place whose segments say how long the step's parts are */
+};
+struct cuda_plan {
+    uint32_t programs, instances, window, elem;
+    uint64_t slot;      /* elements of a fragment */
+    uint64_t tmp_bytes; /* of one live instance */
+    uint32_t most_pendings, most_ins;
+    const uint32_t *begin; /* [programs + 1]: first step of each */
+    const struct cuda_step *step;
+    const struct cuda_place *place;
+    const struct cuda_seg *seg;
+};
+/* What a lane keeps of a message that streams in the background. */
+struct cuda_pending {
+    uint32_t place, out; /* its source; its message */
+    uint64_t done, bytes;
+};
+struct cuda_plan_call {
+    struct cuda_view view;
+    const uint8_t *in;
+    uint8_t *out;
+    uint32_t signature, in_place;
+    struct cuda_plan plan;
+    uint8_t *tmp;                 /* [window][tmp_bytes] */
+    uint8_t *staging;             /* [window][CUDA_SLOT_BYTES] */
+    struct cuda_pending *pending; /* [window][most_pendings] */
+};
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * common.cuh: what all kernels share: pieces of parts, words of any alignment, waiting with a way out.
+ */
+#ifndef CUDA_KERNEL_COMMON_CUH
+#define CUDA_KERNEL_COMMON_CUH
+
+#include "cuda/kernel/portable.cuh"
+
+/* --- pieces ---------------------------------------------------------------------------------------- */
+
+struct range {
+    uint64_t from, count; /* elements */
+};
+/* Piece i of n of a length: plan_piece of src/plan. */
+DEV range piece_of(uint64_t len, uint32_t i, uint32_t n)
+{
+    uint64_t q = len / n, r = len % n, from = q * i + r * i / n;
+    return range{from, q * (i + 1) + r * (i + 1) / n - from};
+}
+
+/* --- words of 8 bytes -------------------------------------------------------------------------------- */
+
+/* The next `bytes` bytes, at most 8, the first one lowest. */
+DEV uint64_t load_word(const uint8_t *p, uint64_t bytes)
+{
+    uint32_t odd = (uint32_t)(uintptr_t)p & 7;
+    uint64_t w = 0;
+    if (bytes >= 8 && !odd)
+        return *(const uint64_t *)p;
+    if (bytes >= 8 && !(odd & 3))
+        return *(const uint32_t *)p | (uint64_t) * (const uint32_t *)(p + 4) << 32;
+    if (bytes >= 8 && !(odd & 1)) {
+        for (uint32_t i = 0; i < 4; i++)
+            w |= (uint64_t)((const uint16_t *)p)[i] << 16 * i;
+        return w;
+    }
+    for (uint32_t i = 0; i < 8 && i < bytes; i++)
+        w |= (uint64_t)p[i] << 8 * i;
+    return w;
+}
+DEV void store_word(uint8_t *p, uint64_t w, uint64_t bytes)
+{
+    uint32_t odd = (uint32_t)(uintptr_t)p & 7;
+    if (bytes >= 8 && !odd) {
+        *(uint64_t *)p = w;
+    } else if (bytes >= 8 && !(odd & 3)) {
+        *(uint32_t *)p = (uint32_t)w;
+        *(uint32_t *)(p + 4) = (uint32_t)(w >> 32);
+    } else if (bytes >= 8 && !(odd & 1)) {
+        for (uint32_t i = 0; i < 4; i++)
+            ((uint16_t *)p)[i] = (uint16_t)(w >> 16 * i);
+    } else {
+        for (uint32_t i = 0; i < 8 && i < bytes; i++)
+            p[i] = (uint8_t)(w >> 8 * i);
+    }
+}
+
+/* --- the mailboxes ------------------------------------------------------------------------------------ */
+
+/* Of `owner`, what `from` writes. */
+DEV cuda_post *post_of(const cuda_view &v, uint32_t owner, uint32_t from, uint32_t lane)
+{
+    return (cuda_post *)(v.mailbox[owner] + CUDA_POST_AT(v.ranks, from, lane));
+}
+DEV cuda_count *count_of(const cuda_view &v, uint32_t peer, uint32_t lane)
+{
+    return v.count + cuda_index(peer, lane);
+}
+
+/* --- waiting ------------------------------------------------------------------------------------------ */
+
+/* Makes all kernels of the communicator end, and tells the host why; the first one's word counts. */
+DEV void fault(const cuda_view &v, uint32_t code, uint32_t peer, uint32_t lane, uint32_t number,
+               uint32_t seen, uint32_t signature)
+{
+    if (!claim(&v.state->poison, code))
+        return;
+    cuda_report *r = v.report;
+    store_relaxed(&r->peer, peer);
+    store_relaxed(&r->lane, lane);
+    store_relaxed(&r->number, number);
+    store_relaxed(&r->seen, seen);
+    store_relaxed(&r->signature, signature);
+    fence_system();
+    store_relaxed(&r->code, code);
+}
+
+/* One thread's wait for one peer. Looks at the clock and for orders to stop now and then; those that come late find poison. */
+struct patience {
+    uint32_t spins;
+    uint64_t since;
+};
+#define PATIENCE_SPINS 1024u
+
+DEV bool wait_on(const cuda_view &v, patience &w, uint32_t peer, uint32_t lane, uint32_t number)
+{
+    relax();
+    if (++w.spins % PATIENCE_SPINS)
+        return true;
+    if (load_relaxed(&v.state->poison))
+        return false;
+    uint64_t now = clock_ns();
+    if (!w.since)
+        w.since = now;
+    uint32_t code = load_relaxed(v.abort)            ? CUDA_FAULT_ABORT
+                    : now - w.since > v.limit_ns ? CUDA_FAULT_LATE
+                                                     : CUDA_FAULT_NONE;
+    if (code)
+        fault(v, code, peer, lane, number, 0, 0);
+    return !code;
+}
+
+#endif

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stream.cuh: exchanges of long messages (abi.h) through slots. One half of a lane's threads sends fragment after fragment, the other
+ * receives and combines, so that both directions of every link are busy. In place, what is received is written
+ * once the sending half has passed it.
+ *
+ * A fragment's slot is written again once the peer's counter `consumed` has passed it, DEPTH fragments later.
+ */
+#ifndef CUDA_KERNEL_STREAM_CUH
+#define CUDA_KERNEL_STREAM_CUH
+
+#include "cuda/kernel/exchange.cuh"
+
+struct stream_shared {
+    uint32_t sent[CUDA_RANKS], received[CUDA_RANKS], consumed[CUDA_RANKS];
+    uint32_t passed; /* fragments of all messages sent */
+    uint32_t given_up;
+};
+
+struct span {
+    uint64_t from, bytes; /* of the message's piece */
+    bool there;
+};
+/* Fragment f of a piece; an empty message is one empty fragment. */
+DEV span fragment_of(uint64_t bytes, uint64_t f)
+{
+    uint64_t from = f * CUDA_SLOT_BYTES;
+    if (from >= bytes)
+        return span{0, 0, !bytes && !f};
+    return span{from, bytes - from < CUDA_SLOT_BYTES ? bytes - from : CUDA_SLOT_BYTES, true};
+}
+
+DEV uint64_t fragments_of(uint64_t bytes)
+{
+    return bytes ? (bytes + CUDA_SLOT_BYTES - 1) / CUDA_SLOT_BYTES : 1;
+}
+
+/* 16 bytes of any alignment; what is beyond `left` is not touched. */
+DEV line16 load_pair(const uint8_t *p, uint64_t left)
+{
+    if (left >= 16 && !((uintptr_t)p & 15))
+        return load_data((const line16 *)p);
+    return line16{load_word(p, left), left > 8 ? load_word(p + 8, left - 8) : 0};
+}
+DEV void store_pair(uint8_t *p, line16 v, uint64_t left)
+{
+    if (left >= 16 && !((uintptr_t)p & 15)) {
+        store_data((line16 *)p, v);
+        return;
+    }
+    store_word(p, v.a, left);
+    if (left > 8)
+        store_word(p + 8, v.b, left - 8);
+}
+
+template <class T>
+DEV line16 input_pair(const cuda_exchange_call &c, const uint8_t *p, uint64_t left)
+{
+    if (!c.scale && !c.divide_in)
+        return load_pair(p, left);
+    return line16{input_word<T>(c, p, left), left > 8 ? input_word<T>(c, p + 8, left - 8) : 0};
+}
+
+DEV uint8_t *slot_of(const cuda_view &v, uint32_t owner, uint32_t from, uint32_t lane,
+                     uint32_t number)
+{
+    return v.mailbox[owner] + CUDA_SLOT_AT(v.ranks, from, lane) +
+           number % CUDA_DEPTH * CUDA_SLOT_BYTES;
+}
+
+/* --- the sending half ------------------------------------------------------------------------------- */
+
+/* Thread 0. */
+DEV bool stream_credit(const cuda_view &v, stream_shared *s, uint32_t peer, uint32_t lane)
+{
+    const cuda_post *post = post_of(v, v.rank, peer, lane);
+    patience w = {};
+    while ((int32_t)(s->sent[peer] - s->consumed[peer]) >= (int32_t)CUDA_DEPTH) {
+        s->consumed[peer] = (uint32_t)load_acquire(&post->consumed);
+        if ((int32_t)(s->sent[peer] - s->consumed[peer]) >= (int32_t)CUDA_DEPTH &&
+            !wait_on(v, w, peer, lane, s->sent[peer])) {
+            shared_store(&s->given_up, 1);
+            return false;
+        }
+    }
+    return true;
+}
+
+#define STREAM_UNROLL 4u
+template <class T>
+DEV void stream_copy_in(half h, const cuda_exchange_call &c, uint8_t *to, const uint8_t *from,
+                        uint64_t bytes)
+{
+    uint64_t step = 16ull * h.threads, at = 16ull * h.thread;
+    for (; at + (STREAM_UNROLL - 1) * step + 16 <= bytes; at += STREAM_UNROLL * step) {
+        line16 x[STREAM_UNROLL];
+        for (uint32_t k = 0; k < STREAM_UNROLL; k++)
+            x[k] = input_pair<T>(c, from + at + k * step, 16);
+        for (uint32_t k = 0; k < STREAM_UNROLL; k++)
+            store_data((line16 *)(to + at + k * step), x[k]);
+    }
+    for (; at < bytes; at += step)
+        store_data((line16 *)(to + at), input_pair<T>(c, from + at, bytes - at));
+}
+
+template <class T>
+DEV void stream_send(half h, block b, const cuda_exchange_call &c, stream_shared *s)
+{
+    uint64_t fragments = 0;
+    for (uint32_t i = 0; i < c.what.sends; i++) {
+        range r = piece_of(c.what.send[i].len, b.lane, c.what.lanes);
+        uint64_t n = fragments_of(r.count * c.elem);
+        fragments = n > fragments ? n : fragments;
+    }
+    for (uint64_t f = 0; f < fragments; f++) {
+        for (uint32_t i = 0; i < c.what.sends; i++) {
+            const cuda_send &m = c.what.send[i];
+            range r = piece_of(m.len, b.lane, c.what.lanes);
+            span part = fragment_of(r.count * c.elem, f);
+            if (!part.there)
+                continue;
+            if (!h.thread)
+                stream_credit(c.view, s, m.peer, b.lane);
+            h.sync();
+            if (shared_load(&s->given_up))
+                return;
+            uint32_t number = s->sent[m.peer];
+            stream_copy_in<T>(h, c, slot_of(c.view, m.peer, c.view.rank, b.lane, number),
+                              (m.from_out ? c.out : c.in) + (m.off + r.from) * c.elem + part.from,
+                              part.bytes);
+            h.sync();
+            if (!h.thread) { /* pairs with load_acquire in stream_await */
+                fence_system();
+                cuda_post *post = post_of(c.view, m.peer, c.view.rank, b.lane);
+                store_relaxed(&post->arrived[number % CUDA_DEPTH],
+                              (uint64_t)(number + 1) << 32 | c.signature);
+                s->sent[m.peer] = number + 1;
+            }
+        }
+        if (!h.thread)
+            shared_store(&s->passed, (uint32_t)f + 1);
+    }
+}
+
+/* --- the receiving half ------------------------------------------------------------------------------ */
+
+/* Thread 0: the next fragment of every source has come, and what it is written over has been sent. */
+DEV bool stream_await(const cuda_exchange_call &c, stream_shared *s, const cuda_result &result,
+                      uint32_t lane, uint64_t f)
+{
+    const cuda_view &v = c.view;
+    for (uint32_t n = 0; n < result.count; n++) {
+        uint32_t peer = c.what.source[result.first + n].peer;
+        if (peer == CUDA_LOCAL)
+            continue;
+        uint32_t number = s->received[peer];
+        const uint64_t *arrived =
+            &post_of(v, v.rank, peer, lane)->arrived[number % CUDA_DEPTH];
+        uint64_t seen;
+        patience w = {};
+        while ((uint32_t)((seen = load_acquire(arrived)) >> 32) != number + 1)
+            if (!wait_on(v, w, peer, lane, number))
+                return false;
+        if ((uint32_t)seen != c.signature) {
+            fault(v, CUDA_FAULT_SIGNATURE, peer, lane, number, (uint32_t)seen, c.signature);
+            return false;
+        }
+    }
+    patience w = {};
+    while (c.in_place && c.what.sends && shared_load(&s->passed) <= f)
+        if (shared_load(&s->given_up) || !wait_on(v, w, v.rank, lane, 0))
+            return false;
+    return true;
+}
+
+template <class T, class OP>
+DEV void stream_combine(half h, block b, const cuda_exchange_call &c, const stream_shared *s,
+                        const cuda_result &result, uint64_t piece_from, span part)
+{
+    const cuda_source *source = &c.what.source[result.first];
+    uint8_t *to = c.out + (result.off + piece_from) * c.elem + part.from;
+    uint64_t step = 16ull * h.threads;
+    for (uint64_t base = 16ull * h.thread; base < part.bytes; base += STREAM_UNROLL * step) {
+        accumulator<T, OP> sum[STREAM_UNROLL][2];
+        for (uint32_t n = 0; n < result.count; n++) {
+            bool local = source[n].peer == CUDA_LOCAL;
+            const uint8_t *from =
+                local ? c.in + (source[n].off + piece_from) * c.elem + part.from
+                      : slot_of(c.view, c.view.rank, source[n].peer, b.lane,
+                                s->received[source[n].peer]);
+            line16 x[STREAM_UNROLL];
+            for (uint32_t k = 0; k < STREAM_UNROLL; k++) {
+                uint64_t at = base + k * step;
+                if (at < part.bytes)
+                    x[k] = local ? input_pair<T>(c, from + at, part.bytes - at)
+                                 : load_data((const line16 *)(from + at));
+            }
+            for (uint32_t k = 0; k < STREAM_UNROLL; k++) {
+                if (base + k * step >= part.bytes)
+                    break;
+                n ? sum[k][0].add(x[k].a) : sum[k][0].start(x[k].a);
+                n ? sum[k][1].add(x[k].b) : sum[k][1].start(x[k].b);
+            }
+        }
+        for (uint32_t k = 0; k < STREAM_UNROLL; k++) {
+            uint64_t at = base + k * step;
+            if (at >= part.bytes)
+                break;
+            line16 y = {sum[k][0].finish(), sum[k][1].finish()};
+            if (c.divide_out)
+                y = line16{divide_word<T>(y.a, c.divide_out), divide_word<T>(y.b, c.divide_out)};
+            store_pair(to + at, y, part.bytes - at);
+        }
+    }
+}
+
+template <class T, class OP>
+DEV void stream_receive(half h, block b, const cuda_exchange_call &c, stream_shared *s)
+{
+    uint64_t fragments = 0;
+    for (uint32_t i = 0; i < c.what.results; i++) {
+        range r = piece_of(c.what.result[i].len, b.lane, c.what.lanes);
+        uint64_t n = fragments_of(r.count * c.elem);
+        fragments = n > fragments ? n : fragments;
+    }
+    for (uint64_t f = 0; f < fragments; f++) {
+        for (uint32_t i = 0; i < c.what.results; i++) {
+            const cuda_result &m = c.what.result[i];
+            range r = piece_of(m.len, b.lane, c.what.lanes);
+            span part = fragment_of(r.count * c.elem, f);
+            if (!part.there)
+                continue;
+            if (!h.thread && !stream_await(c, s, m, b.lane, f))
+                shared_store(&s->given_up, 1);
+            h.sync();
+            if (shared_load(&s->given_up))
+                return;
+            stream_combine<T, OP>(h, b, c, s, m, r.from, part);
+            h.sync();
+            for (uint32_t n = 0; n < m.count && !h.thread; n++) {
+                uint32_t peer = c.what.source[m.first + n].peer;
+                if (peer == CUDA_LOCAL)
+                    continue;
+                s->received[peer]++;
+                store_relaxed(&post_of(c.view, peer, c.view.rank, b.lane)->consumed,
+                              (uint64_t)s->received[peer]);
+            }
+        }
+    }
+}
+
+/* --- a lane -------------------------------------------------------------------------------------------- */
+
+template <class T, class OP>
+DEV void exchange_stream(block b, half h, const cuda_exchange_call &c, stream_shared *s)
+{
+    bool poisoned = !b.thread && load_relaxed(&c.view.state->poison);
+    if (!b.thread)
+        s->passed = s->given_up = 0;
+    for (uint32_t p = b.thread; p < c.view.ranks; p += b.threads) {
+        const cuda_count *n = count_of(c.view, p, b.lane);
+        s->sent[p] = n->sent;
+        s->received[p] = n->received;
+        s->consumed[p] = n->consumed;
+    }
+    if (b.any(poisoned))
+        return;
+    if (h.number == 1)
+        stream_send<T>(h, b, c, s);
+    else
+        stream_receive<T, OP>(h, b, c, s);
+    b.sync();
+    if (shared_load(&s->given_up))
+        return;
+    for (uint32_t p = b.thread; p < c.view.ranks; p += b.threads) {
+        cuda_count *n = count_of(c.view, p, b.lane);
+        n->sent = s->sent[p];
+        n->received = s->received[p];
+        n->consumed = s->consumed[p];
+    }
+}
+
+#endif
