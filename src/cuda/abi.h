@@ -96,9 +96,12 @@ struct cuda_view {
 #define CUDA_RESULTS 17u
 #define CUDA_SOURCES 33u
 #define CUDA_LOCAL 0xffffffffu
+/* A message is cut into as many pieces as its own length says, so that only its two ends need to know it; piece i is lane i's,
+ * and lanes beyond have no part in it. */
 struct cuda_send {
-    uint64_t off, len; /* of IN, the whole part: lane i sends piece i of `lanes` */
-    uint32_t peer, from_out; /* from_out: it lies in OUT */
+    uint64_t off, len; /* of IN, the whole part */
+    uint32_t peer, lanes;
+    uint32_t from_out, unused; /* from_out: it lies in OUT */
 };
 struct cuda_source {
     uint64_t off;  /* local: of IN */
@@ -108,9 +111,10 @@ struct cuda_source {
 struct cuda_result { /* of OUT */
     uint64_t off, len;
     uint32_t first, count; /* sources, in the order of combination */
+    uint32_t lanes, unused; /* as of the messages among them */
 };
 struct cuda_exchange {
-    uint32_t sends, results, sources, lanes;
+    uint32_t sends, results, sources, lanes; /* lanes: the most of any message; the blocks of the kernel */
     struct cuda_send send[CUDA_SENDS];
     struct cuda_result result[CUDA_RESULTS];
     struct cuda_source source[CUDA_SOURCES];

@@ -120,7 +120,7 @@ template <class T, class FORM>
 DEV void exchange_send(block b, const cuda_exchange_call &c, const exchange_shared &s,
                        const cuda_send &send)
 {
-    range r = piece_of(send.len, b.lane, c.what.lanes);
+    range r = piece_of(send.len, b.lane, send.lanes);
     const uint8_t *from = (send.from_out ? c.out : c.in) + (send.off + r.from) * c.elem;
     uint64_t bytes = r.count * c.elem, lines = lines_of<FORM>(bytes);
     uint32_t number = s.sent[send.peer];
@@ -166,7 +166,7 @@ template <class T, class OP, class FORM>
 DEV bool exchange_result(block b, const cuda_exchange_call &c, const exchange_shared &s,
                          const cuda_result &result)
 {
-    range r = piece_of(result.len, b.lane, c.what.lanes);
+    range r = piece_of(result.len, b.lane, result.lanes);
     uint64_t bytes = r.count * c.elem, lines = lines_of<FORM>(bytes);
     uint8_t *to = c.out + (result.off + r.from) * c.elem;
     const cuda_source *source = &c.what.source[result.first];
@@ -199,10 +199,13 @@ DEV bool exchange_begin(block b, const cuda_exchange_call &c, exchange_shared *s
     if (!p) {
         s->sends = s->receives = 0;
         for (uint32_t i = 0; i < c.what.sends; i++)
-            s->sends |= 1u << c.what.send[i].peer;
-        for (uint32_t i = 0; i < c.what.sources; i++)
-            if (c.what.source[i].peer != CUDA_LOCAL)
-                s->receives |= 1u << c.what.source[i].peer;
+            if (b.lane < c.what.send[i].lanes)
+                s->sends |= 1u << c.what.send[i].peer;
+        for (uint32_t i = 0; i < c.what.results; i++)
+            for (uint32_t n = 0; n < c.what.result[i].count && b.lane < c.what.result[i].lanes; n++) {
+                uint32_t peer = c.what.source[c.what.result[i].first + n].peer;
+                s->receives |= peer == CUDA_LOCAL ? 0 : 1u << peer;
+            }
         given_up = load_relaxed(&v.state->poison) != 0;
     }
     b.sync();
@@ -227,6 +230,8 @@ DEV void exchange_announce(block b, const cuda_exchange_call &c, const exchange_
 {
     for (uint32_t i = b.thread; i < c.what.sends; i += b.threads) {
         uint32_t peer = c.what.send[i].peer, number = s.sent[peer];
+        if (b.lane >= c.what.send[i].lanes)
+            continue;
         store_relaxed(&post_of(c.view, peer, c.view.rank, b.lane)->header[number % CUDA_LL_DEPTH],
                       (uint64_t)(number + 1) << 32 | c.signature);
     }
@@ -293,11 +298,13 @@ DEV void exchange_flagged(block b, const cuda_exchange_call &c, exchange_shared 
         return;
     exchange_announce(b, c, *s);
     for (uint32_t i = 0; i < c.what.sends; i++)
-        exchange_send<T, FORM>(b, c, *s, c.what.send[i]);
+        if (b.lane < c.what.send[i].lanes)
+            exchange_send<T, FORM>(b, c, *s, c.what.send[i]);
     b.sync(); /* in place: what was sent is overwritten */
     bool good = true;
     for (uint32_t i = 0; i < c.what.results && good; i++)
-        good = exchange_result<T, OP, FORM>(b, c, *s, c.what.result[i]);
+        good = b.lane >= c.what.result[i].lanes ||
+               exchange_result<T, OP, FORM>(b, c, *s, c.what.result[i]);
     good = good && exchange_check(b, c, *s);
     if (!b.any(!good))
         exchange_end(b, c, s);

@@ -108,14 +108,18 @@ DEV void stream_send(half h, block b, const cuda_exchange_call &c, stream_shared
 {
     uint64_t fragments = 0;
     for (uint32_t i = 0; i < c.what.sends; i++) {
-        range r = piece_of(c.what.send[i].len, b.lane, c.what.lanes);
+        if (b.lane >= c.what.send[i].lanes)
+            continue;
+        range r = piece_of(c.what.send[i].len, b.lane, c.what.send[i].lanes);
         uint64_t n = fragments_of(r.count * c.elem);
         fragments = n > fragments ? n : fragments;
     }
     for (uint64_t f = 0; f < fragments; f++) {
         for (uint32_t i = 0; i < c.what.sends; i++) {
             const cuda_send &m = c.what.send[i];
-            range r = piece_of(m.len, b.lane, c.what.lanes);
+            if (b.lane >= m.lanes)
+                continue;
+            range r = piece_of(m.len, b.lane, m.lanes);
             span part = fragment_of(r.count * c.elem, f);
             if (!part.there)
                 continue;
@@ -219,14 +223,18 @@ DEV void stream_receive(half h, block b, const cuda_exchange_call &c, stream_sha
 {
     uint64_t fragments = 0;
     for (uint32_t i = 0; i < c.what.results; i++) {
-        range r = piece_of(c.what.result[i].len, b.lane, c.what.lanes);
+        if (b.lane >= c.what.result[i].lanes)
+            continue;
+        range r = piece_of(c.what.result[i].len, b.lane, c.what.result[i].lanes);
         uint64_t n = fragments_of(r.count * c.elem);
         fragments = n > fragments ? n : fragments;
     }
     for (uint64_t f = 0; f < fragments; f++) {
         for (uint32_t i = 0; i < c.what.results; i++) {
             const cuda_result &m = c.what.result[i];
-            range r = piece_of(m.len, b.lane, c.what.lanes);
+            if (b.lane >= m.lanes)
+                continue;
+            range r = piece_of(m.len, b.lane, m.lanes);
             span part = fragment_of(r.count * c.elem, f);
             if (!part.there)
                 continue;
