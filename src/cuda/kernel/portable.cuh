@@ -138,6 +138,11 @@ DEV bool wide_load(const uint64_t *line, uint32_t member, uint64_t *word, uint64
     word[1] = v.b;
     return __any_sync(mask, member == WIDE_MEMBERS - 1 && v.b == flag);
 }
+/* True for all members of a line if it is for each. */
+DEV bool wide_agree(bool x)
+{
+    return __all_sync(0xffu << (threadIdx.x & 24u), x);
+}
 
 #else /* on a CPU, for tests */
 
@@ -146,7 +151,7 @@ DEV bool wide_load(const uint64_t *line, uint32_t member, uint64_t *word, uint64
 #include <string.h>
 #include <time.h>
 
-#define DEV static inline
+#define DEV inline
 
 struct emulated { /* what the threads of a block share */
     pthread_barrier_t all, part[2];
@@ -265,7 +270,12 @@ DEV bool wide_load(const uint64_t *line, uint32_t member, uint64_t *word, uint64
         return false;
     for (uint32_t i = 0; i < 15; i++)
         word[i] = load_relaxed(&line[i]);
+    word[15] = 0;
     return true;
+}
+DEV bool wide_agree(bool x)
+{
+    return x;
 }
 
 #endif
