@@ -132,21 +132,29 @@ struct cuda_exchange_call {
 
 /* --- any plan (bind.c makes these tables) ----------------------------------------------------------- */
 
-struct cuda_seg { /* a part */
-    uint64_t off, len; /* in elements: where it begins in its buffer; its whole length, or that of the part that measures it */
+/* A part, in elements: where it begins in its buffer, and how long it is: of TMP without a table, as the part that measures it.
+ * Of a plan with several instances each part is cut into pieces. */
+struct cuda_seg {
+    uint64_t off, len;
+};
+enum cuda_cut {
+    CUDA_CUT_NONE,   /* all of the segment */
+    CUDA_CUT_LENGTH, /* as long as the instance's piece, from the segment's start on: TMP */
+    CUDA_CUT_PIECE   /* the instance's piece */
 };
 struct cuda_place {
     int32_t peer; /* < 0: local */
     uint8_t buf;  /* enum choir_buffer */
-    uint8_t whole; /* 1: the segments are not cut into pieces (TMP that nothing measures) */
+    uint8_t cut;  /* enum cuda_cut */
     uint16_t unused;
-    uint32_t seg, segs; /* of a message: only of the place that measures its step, else none */
+    uint32_t seg, segs; /* of a message: only where its step has nothing local to measure it by */
 };
 struct cuda_step {
     uint32_t place; /* ins, then outs */
     uint16_t ins, outs, msg_ins, msg_outs;
-    uint32_t measure; /* index of a place whose segments say how long the step's parts are */
+    uint32_t measure; /* index of a place whose segments say how many bytes the step moves */
 };
+#define CUDA_PLACES 64u /* of a step, at most */
 struct cuda_plan {
     uint32_t programs, instances, window, elem;
     uint64_t slot;      /* elements of a fragment */
@@ -159,14 +167,14 @@ struct cuda_plan {
 };
 /* What a lane keeps of a message that streams in the background. */
 struct cuda_pending {
-    uint32_t place, out; /* its source; its message */
+    uint32_t place, peer; /* its source; to whom, CUDA_LOCAL once all of it is sent */
     uint64_t done, bytes;
 };
 struct cuda_plan_call {
     struct cuda_view view;
     const uint8_t *in;
     uint8_t *out;
-    uint32_t signature, in_place;
+    uint32_t signature, unused;
     struct cuda_plan plan;
     uint8_t *tmp;                 /* [window][tmp_bytes] */
     uint8_t *staging;             /* [window][CUDA_SLOT_BYTES] */
