@@ -159,7 +159,8 @@ struct cuda_plan {
     uint32_t programs, instances, window, elem;
     uint64_t slot;      /* elements of a fragment */
     uint64_t tmp_bytes; /* of one live instance */
-    uint32_t most_pendings, most_ins;
+    uint32_t most_pendings; /* messages posted by an instance; and receives, below */
+    uint32_t receives;      /* steps at the end of a group, taken in whatever order their messages come */
     const uint32_t *begin; /* [programs + 1]: first step of each */
     const struct cuda_step *step;
     const struct cuda_place *place;

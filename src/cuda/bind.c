@@ -16,7 +16,7 @@ struct tables {
     uint32_t elem;
     uint64_t stride; /* elements between parts of TMP without a table */
     uint32_t steps, places, segs;
-    uint32_t most_pendings, most_ins;
+    uint32_t most_pendings;
     struct cuda_seg *seg;
     struct cuda_place *place;
     struct cuda_step *step;
@@ -116,7 +116,6 @@ static enum choir_status add_step(struct tables *t, const struct plan_cursor *c,
     if (t->step)
         t->step[t->steps] = step;
     t->steps++;
-    t->most_ins = base_max(t->most_ins, s->ins);
     *pendings += plan_step_pending(t->plan, s) ? step.msg_outs : 0;
     if (t->steps > MOST_STEPS || t->segs > MOST_SEGS)
         return base_fail(CHOIR_ERR_UNSUPPORTED, "use another algorithm",
@@ -177,6 +176,20 @@ static struct cuda_tables *allocate(struct tables *t)
     return out;
 }
 
+/* The plain receives that end a group of sends and receives. */
+static uint32_t count_receives(const struct tables *t)
+{
+    uint32_t n = 0;
+    if (t->plan->kind != CHOIR_EXCHANGE || t->plan->programs > 1 || t->plan->instances > 1)
+        return 0;
+    for (; n < t->steps; n++) {
+        const struct cuda_step *s = &t->step[t->steps - 1 - n];
+        if (s->ins != 1 || !s->msg_ins || s->msg_outs)
+            break;
+    }
+    return n;
+}
+
 enum choir_status cuda_bind(const struct choir_plan *plan, uint32_t elem, struct cuda_tables **out)
 {
     struct tables t = {.plan = plan, .elem = elem, .stride = plan_tmp_stride(plan, elem)};
@@ -194,6 +207,7 @@ enum choir_status cuda_bind(const struct choir_plan *plan, uint32_t elem, struct
         free(tables);
         return st;
     }
+    uint32_t receives = count_receives(&t);
     uint64_t tmp = plan_tmp_tabled(plan) ? plan_tmp_extent(plan) : t.stride * plan->tmp;
     tables->plan = (struct cuda_plan){.programs = plan->programs,
                                       .instances = plan->instances,
@@ -201,8 +215,8 @@ enum choir_status cuda_bind(const struct choir_plan *plan, uint32_t elem, struct
                                       .elem = elem,
                                       .slot = plan->slot,
                                       .tmp_bytes = (tmp * elem + 127) & ~127ull,
-                                      .most_pendings = t.most_pendings,
-                                      .most_ins = t.most_ins,
+                                      .most_pendings = t.most_pendings + receives,
+                                      .receives = receives,
                                       .begin = t.begin,
                                       .step = t.step,
                                       .place = t.place,

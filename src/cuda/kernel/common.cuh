@@ -110,5 +110,35 @@ DEV bool wait_on(const cuda_view &v, patience &w, uint32_t peer, uint32_t lane, 
         fault(v, code, peer, lane, number, 0, 0);
     return !code;
 }
+/* Whether wait_on has just looked around: then the caller may afford to, too. */
+DEV bool wait_looked(const patience &w)
+{
+    return !(w.spins % PATIENCE_SPINS);
+}
+
+/* Whether the next message of `peer` belongs to another call, which then is a fault. A call's arguments decide which way its
+ * messages come, so who waits in vain for one looks at both; own: the way it waits for. If the other way holds
+ * something newer than what should have come first, that will not come. */
+enum way { WAY_SLOTS, WAY_FLAGGED };
+DEV bool other_call(const cuda_view &v, enum way own, uint32_t peer, uint32_t lane,
+                    uint32_t received, uint32_t ll_received, uint32_t signature)
+{
+    const cuda_post *post = post_of(v, v.rank, peer, lane);
+    const uint64_t *slots = &post->arrived[received % CUDA_DEPTH],
+                   *flagged = &post->header[ll_received % CUDA_LL_DEPTH];
+    uint32_t slots_next = received + 1, flagged_next = ll_received + 1;
+    uint64_t other = load_acquire(own == WAY_SLOTS ? flagged : slots); /* before its own */
+    uint64_t seen = load_acquire(own == WAY_SLOTS ? slots : flagged);
+    if ((uint32_t)(seen >> 32) != (own == WAY_SLOTS ? slots_next : flagged_next)) {
+        if ((uint32_t)(other >> 32) != (own == WAY_SLOTS ? flagged_next : slots_next))
+            return false;
+        seen = other;
+    }
+    if ((uint32_t)seen == signature)
+        return false;
+    fault(v, CUDA_FAULT_SIGNATURE, peer, lane, own == WAY_SLOTS ? received : ll_received,
+          (uint32_t)seen, signature);
+    return true;
+}
 
 #endif

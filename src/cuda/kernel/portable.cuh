@@ -20,6 +20,8 @@ struct alignas(16) line16 {
 #ifdef __CUDACC__
 
 #define DEV __device__ __forceinline__
+#define DEV_CALL static __device__ __noinline__ /* one copy for all kernels */
+#define UNROLL _Pragma("unroll")
 
 /* The threads that work together on a lane. */
 struct block {
@@ -152,6 +154,8 @@ DEV bool wide_agree(bool x)
 #include <time.h>
 
 #define DEV inline
+#define DEV_CALL inline
+#define UNROLL
 
 struct emulated { /* what the threads of a block share */
     pthread_barrier_t all, part[2];
