@@ -29,11 +29,11 @@
 /* Written by the peer, read by the owner. Of the peer's messages to the owner: arrived and header; of the owner's to the
  * peer: consumed. */
 struct cuda_post {
-    uint64_t arrived[CUDA_DEPTH];    /* by slot: number of the fragment, from 1, << 32 | signature */
-    uint64_t consumed;               /* fragments read */
-    uint64_t ll_consumed;            /* flagged messages read */
-    uint64_t header[CUDA_LL_DEPTH];  /* of a flagged message: its flag << 32 | signature */
-    uint64_t hello;                  /* moved at creation, to see that the path carries bytes */
+    uint64_t arrived[CUDA_DEPTH];   /* by slot: number of the fragment, from 1, << 32 | signature */
+    uint64_t consumed;              /* fragments read */
+    uint64_t ll_consumed;           /* flagged messages read */
+    uint64_t header[CUDA_LL_DEPTH]; /* of a flagged message: its flag << 32 | signature */
+    uint64_t hello;                 /* moved at creation, to see that the path carries bytes */
     uint64_t unused[7];
 };
 
@@ -42,8 +42,8 @@ static inline
 #ifdef __CUDACC__
     __host__ __device__
 #endif
-    uint64_t
-    cuda_index(uint32_t from, uint32_t lane)
+        uint64_t
+        cuda_index(uint32_t from, uint32_t lane)
 {
     return (uint64_t)from * CUDA_LANES + lane;
 }
@@ -73,7 +73,7 @@ enum cuda_fault {
     CUDA_FAULT_LATE,     /* `peer` did not come in time */
     CUDA_FAULT_SIGNATURE /* `peer` makes another call: its signature is `seen` */
 };
-struct cuda_state { /* device memory */
+struct cuda_state {  /* device memory */
     uint32_t poison; /* enum cuda_fault: kernels return at once */
     uint32_t unused[31];
 };
@@ -101,7 +101,6 @@ struct cuda_view {
 struct cuda_send {
     uint64_t off, len; /* of IN, the whole part */
     uint32_t peer, lanes;
-    uint32_t from_out, unused; /* from_out: it lies in OUT */
 };
 struct cuda_source {
     uint64_t off;  /* local: of IN */
@@ -110,11 +109,12 @@ struct cuda_source {
 };
 struct cuda_result { /* of OUT */
     uint64_t off, len;
-    uint32_t first, count; /* sources, in the order of combination */
+    uint32_t first, count;  /* sources, in the order of combination */
     uint32_t lanes, unused; /* as of the messages among them */
 };
 struct cuda_exchange {
-    uint32_t sends, results, sources, lanes; /* lanes: the most of any message; the blocks of the kernel */
+    uint32_t sends, results, sources;
+    uint32_t lanes; /* the most of any message: the blocks of the kernel */
     struct cuda_send send[CUDA_SENDS];
     struct cuda_result result[CUDA_RESULTS];
     struct cuda_source source[CUDA_SOURCES];
@@ -123,8 +123,8 @@ struct cuda_exchange_call {
     struct cuda_view view;
     const uint8_t *in;
     uint8_t *out;
-    uint32_t signature, elem; /* elem: bytes of an element */
-    uint32_t in_place;        /* IN and OUT overlap */
+    uint32_t signature, elem;       /* elem: bytes of an element */
+    uint32_t in_place;              /* IN and OUT overlap */
     uint32_t divide_in, divide_out; /* local inputs, results are divided by it, unless 0 */
     const uint8_t *scale;           /* local inputs are multiplied by *scale, unless NULL */
     struct cuda_exchange what;
@@ -157,11 +157,11 @@ struct cuda_step {
 #define CUDA_PLACES 64u /* of a step, at most */
 struct cuda_plan {
     uint32_t programs, instances, window, elem;
-    uint64_t slot;      /* elements of a fragment */
-    uint64_t tmp_bytes; /* of one live instance */
+    uint64_t slot;          /* elements of a fragment */
+    uint64_t tmp_bytes;     /* of one live instance */
     uint32_t most_pendings; /* messages posted by an instance; and receives, below */
-    uint32_t receives;      /* steps at the end of a group, taken in whatever order their messages come */
-    const uint32_t *begin; /* [programs + 1]: first step of each */
+    uint32_t receives;      /* steps at the end of a group, taken in whatever order they can be */
+    const uint32_t *begin;  /* [programs + 1]: first step of each */
     const struct cuda_step *step;
     const struct cuda_place *place;
     const struct cuda_seg *seg;

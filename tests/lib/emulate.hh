@@ -147,34 +147,34 @@ class emulation
                      report(r).code, report(r).peer, report(r).lane, report(r).number,
                      report(r).seen, report(r).signature);
     }
-    /* As if `number` messages of both kinds had gone between all ranks in the first `lanes` lanes; not 0 or 1 mod 2^16. */
+    /* As if `number` messages of both kinds had gone between all ranks in the first `lanes` lanes; a multiple of 4, not of 2^16. */
     void age(uint32_t number, uint32_t lanes);
 };
 
 inline void emulation::age(uint32_t number, uint32_t lanes)
 {
-    for (uint32_t r = 0; r < ranks; r++)
+    for (uint32_t r = 0; r < ranks; r++) {
+        cuda_view v = view(r);
         for (uint32_t from = 0; from < ranks; from++)
             for (uint32_t lane = 0; lane < lanes; lane++) {
-                gpus[r].count[cuda_index(from, lane)] = {number, number, number, number,
-                                                         number, number, {0, 0}};
-                cuda_view v = view(r);
+                *count_of(v, from, lane) = {number, number, number, number, number, number, {}};
                 cuda_post *post = post_of(v, r, from, lane);
                 post->consumed = post->ll_consumed = number;
-                for (uint32_t slot = 0; slot < CUDA_LL_DEPTH; slot++) {
+                for (uint32_t i = 0; i < CUDA_DEPTH; i++)
+                    post->arrived[i] = (uint64_t)(number - 3 + i) << 32;
+                for (uint32_t i = 0; i < CUDA_LL_DEPTH; i++) {
+                    post->header[i] = (uint64_t)(number - 1 + i) << 32;
                     /* what the receiver last filled the buffers with */
-                    uint32_t flag = (number & 0xffff0000u) + slot + 1;
-                    uint64_t word = (uint64_t)flag << 32 | flag;
-                    uint8_t *p = mailbox(r) + CUDA_LL_AT(ranks, from, lane) + slot * CUDA_LL_SPAN,
-                            *q = mailbox(r) + CUDA_WIDE_AT(ranks, from, lane) +
-                                 slot * CUDA_WIDE_SPAN;
-                    for (uint64_t i = 0; i < CUDA_LL_SPAN; i += 8)
-                        memcpy(p + i, &word, 8);
-                    for (uint64_t i = 0; i < CUDA_WIDE_SPAN; i += 8)
-                        memcpy(q + i, &word, 8);
-                    post->header[slot] = (uint64_t)(number - (number + slot) % 2 - slot) << 32;
+                    uint32_t flag = (number & 0xffff0000u) + i + 1;
+                    std::vector<uint32_t> fill((CUDA_LL_SPAN + CUDA_WIDE_SPAN) / 4, flag);
+                    uint8_t *own = mailbox(r);
+                    memcpy(own + CUDA_LL_AT(ranks, from, lane) + i * CUDA_LL_SPAN, fill.data(),
+                           CUDA_LL_SPAN);
+                    memcpy(own + CUDA_WIDE_AT(ranks, from, lane) + i * CUDA_WIDE_SPAN, fill.data(),
+                           CUDA_WIDE_SPAN);
                 }
             }
+    }
 }
 
 /* --- launches ------------------------------------------------------------------------------------------- */

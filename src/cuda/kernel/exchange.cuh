@@ -32,15 +32,19 @@ DEV uint32_t bit(uint32_t mask, uint32_t i)
 /* --- what is loaded and stored ----------------------------------------------------------------------- */
 
 /* A local input, scaled or divided as the call says. */
-template <class T>
-DEV uint64_t input_word(const cuda_exchange_call &c, const uint8_t *p, uint64_t bytes)
+template <class T> DEV uint64_t input_scaled(const cuda_exchange_call &c, uint64_t w)
 {
-    uint64_t w = load_word(p, bytes);
     if (c.scale)
         w = scale_word<T>(w, load_word(c.scale, T::bytes));
     if (c.divide_in)
         w = divide_word<T>(w, c.divide_in);
     return w;
+}
+
+template <class T>
+DEV uint64_t input_word(const cuda_exchange_call &c, const uint8_t *p, uint64_t bytes)
+{
+    return input_scaled<T>(c, load_word(p, bytes));
 }
 
 template <class T>
@@ -75,6 +79,10 @@ struct words_form {
         word[0] = (uint32_t)x.a | x.b << 32;
         return x.a >> 32 == flag && x.b >> 32 == flag;
     }
+    static DEV bool agree(bool x)
+    {
+        return x;
+    }
     static constexpr uint64_t span = CUDA_LL_SPAN;
 };
 
@@ -95,6 +103,11 @@ struct lines_form {
                          uint32_t flag)
     {
         return wide_load((const uint64_t *)buffer + 16 * line, member, word, flag);
+    }
+    /* Members load together, so they give up together. */
+    static DEV bool agree(bool x)
+    {
+        return wide_agree(x);
     }
     static constexpr uint64_t span = CUDA_WIDE_SPAN;
 };
@@ -121,7 +134,7 @@ DEV void exchange_send(block b, const cuda_exchange_call &c, const exchange_shar
                        const cuda_send &send)
 {
     range r = piece_of(send.len, b.lane, send.lanes);
-    const uint8_t *from = (send.from_out ? c.out : c.in) + (send.off + r.from) * c.elem;
+    const uint8_t *from = c.in + (send.off + r.from) * c.elem;
     uint64_t bytes = r.count * c.elem, lines = lines_of<FORM>(bytes);
     uint32_t number = s.sent[send.peer];
     uint8_t *to = FORM::buffer(c.view, send.peer, c.view.rank, b.lane, number % CUDA_LL_DEPTH);
@@ -134,6 +147,17 @@ DEV void exchange_send(block b, const cuda_exchange_call &c, const exchange_shar
         }
         FORM::store(to, i, member, word, number + 1);
     }
+}
+
+/* Its data may wait for ever for what a message of another call does not have. */
+DEV bool exchange_wait(const cuda_exchange_call &c, patience &w, uint32_t peer, uint32_t lane,
+                       uint32_t number)
+{
+    if (!wait_on(c.view, w, peer, lane, number))
+        return false;
+    return !wait_looked(w) || !other_call(c.view, WAY_FLAGGED, peer, lane,
+                                          count_of(c.view, peer, lane)->received, number,
+                                          c.signature);
 }
 
 /* Word(s) of a source; false: given up. */
@@ -157,7 +181,7 @@ DEV bool exchange_source(block b, const cuda_exchange_call &c, const exchange_sh
         FORM::buffer(c.view, c.view.rank, source.peer, b.lane, number % CUDA_LL_DEPTH);
     patience w = {};
     while (!FORM::load(from, line, member, word, number + 1))
-        if (!wait_on(c.view, w, source.peer, b.lane, number))
+        if (!FORM::agree(exchange_wait(c, w, source.peer, b.lane, number)))
             return false;
     return true;
 }
@@ -173,12 +197,13 @@ DEV bool exchange_result(block b, const cuda_exchange_call &c, const exchange_sh
     for (uint64_t i = b.thread / FORM::members; i < lines; i += b.threads / FORM::members) {
         accumulator<T, OP> sum[FORM::each];
         uint64_t word[FORM::each], left;
-        for (uint32_t n = 0; n < result.count; n++) {
+        uint32_t n = 0;
+        do { /* at least one source */
             if (!exchange_source<T, FORM>(b, c, s, source[n], r.from, i, bytes, word))
                 return false;
             for (uint32_t k = 0; k < FORM::each; k++)
                 n ? sum[k].add(word[k]) : sum[k].start(word[k]);
-        }
+        } while (++n < result.count);
         for (uint32_t k = 0; k < FORM::each; k++) {
             uint64_t at = word_at<FORM>(i, b.thread % FORM::members, k, bytes, &left);
             if (left)
@@ -186,6 +211,15 @@ DEV bool exchange_result(block b, const cuda_exchange_call &c, const exchange_sh
         }
     }
     return true;
+}
+
+/* In place, a rank's own data may already be where they belong. */
+DEV bool onto_itself(const cuda_exchange_call &c, const cuda_result &result)
+{
+    const cuda_source &source = c.what.source[result.first];
+    return c.in_place && result.count == 1 && source.peer == CUDA_LOCAL &&
+           c.in + source.off * c.elem == c.out + result.off * c.elem && !c.scale && !c.divide_in &&
+           !c.divide_out;
 }
 
 /* --- before and after --------------------------------------------------------------------------------- */
@@ -249,7 +283,7 @@ DEV bool exchange_check(block b, const cuda_exchange_call &c, const exchange_sha
         patience w = {};
         uint64_t seen;
         while ((uint32_t)((seen = load_relaxed(header)) >> 32) != number + 1)
-            if (!wait_on(c.view, w, p, b.lane, number))
+            if (!exchange_wait(c, w, p, b.lane, number))
                 return false;
         if ((uint32_t)seen != c.signature) {
             fault(c.view, CUDA_FAULT_SIGNATURE, p, b.lane, number, (uint32_t)seen, c.signature);
@@ -300,10 +334,11 @@ DEV void exchange_flagged(block b, const cuda_exchange_call &c, exchange_shared 
     for (uint32_t i = 0; i < c.what.sends; i++)
         if (b.lane < c.what.send[i].lanes)
             exchange_send<T, FORM>(b, c, *s, c.what.send[i]);
-    b.sync(); /* in place: what was sent is overwritten */
+    /* In place, a word of a result lies over the same word of messages out and of its own source, if over any (form.c): this
+     * thread has read it. */
     bool good = true;
     for (uint32_t i = 0; i < c.what.results && good; i++)
-        good = b.lane >= c.what.result[i].lanes ||
+        good = b.lane >= c.what.result[i].lanes || onto_itself(c, c.what.result[i]) ||
                exchange_result<T, OP, FORM>(b, c, *s, c.what.result[i]);
     good = good && exchange_check(b, c, *s);
     if (!b.any(!good))

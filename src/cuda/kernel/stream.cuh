@@ -11,10 +11,12 @@
 
 #include "cuda/kernel/exchange.cuh"
 
+#define STREAM_UNROLL 4u /* pairs of words that a thread has on the way */
+
 struct stream_shared {
     uint32_t sent[CUDA_RANKS], received[CUDA_RANKS], consumed[CUDA_RANKS];
-    uint32_t passed; /* fragments of all messages sent */
-    uint32_t given_up;
+    uint32_t passed;      /* fragments of all messages sent; UINT32_MAX: all */
+    uint32_t given_up[2]; /* by a half; it alone reads and writes it between its syncs */
 };
 
 struct span {
@@ -53,12 +55,24 @@ DEV void store_pair(uint8_t *p, line16 v, uint64_t left)
         store_word(p + 8, v.b, left - 8);
 }
 
-template <class T>
-DEV line16 input_pair(const cuda_exchange_call &c, const uint8_t *p, uint64_t left)
+DEV bool aligned(const void *p)
 {
+    return !((uintptr_t)p & 15);
+}
+
+/* K pairs of a local input, `step` bytes apart. K > 1: whole and aligned. */
+template <class T, uint32_t K>
+DEV void input_pairs(const cuda_exchange_call &c, line16 *x, const uint8_t *from, uint64_t step,
+                     uint64_t left)
+{
+    UNROLL
+    for (uint32_t k = 0; k < K; k++)
+        x[k] = K > 1 ? load_data((const line16 *)(from + k * step)) : load_pair(from, left);
     if (!c.scale && !c.divide_in)
-        return load_pair(p, left);
-    return line16{input_word<T>(c, p, left), left > 8 ? input_word<T>(c, p + 8, left - 8) : 0};
+        return;
+    UNROLL
+    for (uint32_t k = 0; k < K; k++)
+        x[k] = line16{input_scaled<T>(c, x[k].a), input_scaled<T>(c, x[k].b)};
 }
 
 DEV uint8_t *slot_of(const cuda_view &v, uint32_t owner, uint32_t from, uint32_t lane,
@@ -78,29 +92,29 @@ DEV bool stream_credit(const cuda_view &v, stream_shared *s, uint32_t peer, uint
     while ((int32_t)(s->sent[peer] - s->consumed[peer]) >= (int32_t)CUDA_DEPTH) {
         s->consumed[peer] = (uint32_t)load_acquire(&post->consumed);
         if ((int32_t)(s->sent[peer] - s->consumed[peer]) >= (int32_t)CUDA_DEPTH &&
-            !wait_on(v, w, peer, lane, s->sent[peer])) {
-            shared_store(&s->given_up, 1);
+            !wait_on(v, w, peer, lane, s->sent[peer]))
             return false;
-        }
     }
     return true;
 }
 
-#define STREAM_UNROLL 4u
 template <class T>
 DEV void stream_copy_in(half h, const cuda_exchange_call &c, uint8_t *to, const uint8_t *from,
                         uint64_t bytes)
 {
     uint64_t step = 16ull * h.threads, at = 16ull * h.thread;
-    for (; at + (STREAM_UNROLL - 1) * step + 16 <= bytes; at += STREAM_UNROLL * step) {
-        line16 x[STREAM_UNROLL];
-        for (uint32_t k = 0; k < STREAM_UNROLL; k++)
-            x[k] = input_pair<T>(c, from + at + k * step, 16);
+    line16 x[STREAM_UNROLL];
+    for (; aligned(from) && at + (STREAM_UNROLL - 1) * step + 16 <= bytes;
+         at += STREAM_UNROLL * step) {
+        input_pairs<T, STREAM_UNROLL>(c, x, from + at, step, bytes - at);
+        UNROLL
         for (uint32_t k = 0; k < STREAM_UNROLL; k++)
             store_data((line16 *)(to + at + k * step), x[k]);
     }
-    for (; at < bytes; at += step)
-        store_data((line16 *)(to + at), input_pair<T>(c, from + at, bytes - at));
+    for (; at < bytes; at += step) {
+        input_pairs<T, 1>(c, x, from + at, step, bytes - at);
+        store_data((line16 *)(to + at), x[0]);
+    }
 }
 
 template <class T>
@@ -123,14 +137,14 @@ DEV void stream_send(half h, block b, const cuda_exchange_call &c, stream_shared
             span part = fragment_of(r.count * c.elem, f);
             if (!part.there)
                 continue;
-            if (!h.thread)
-                stream_credit(c.view, s, m.peer, b.lane);
+            if (!h.thread && !stream_credit(c.view, s, m.peer, b.lane))
+                shared_store(&s->given_up[0], 1);
             h.sync();
-            if (shared_load(&s->given_up))
+            if (shared_load(&s->given_up[0]))
                 return;
             uint32_t number = s->sent[m.peer];
             stream_copy_in<T>(h, c, slot_of(c.view, m.peer, c.view.rank, b.lane, number),
-                              (m.from_out ? c.out : c.in) + (m.off + r.from) * c.elem + part.from,
+                              c.in + (m.off + r.from) * c.elem + part.from,
                               part.bytes);
             h.sync();
             if (!h.thread) { /* pairs with load_acquire in stream_await */
@@ -144,6 +158,8 @@ DEV void stream_send(half h, block b, const cuda_exchange_call &c, stream_shared
         if (!h.thread)
             shared_store(&s->passed, (uint32_t)f + 1);
     }
+    if (!h.thread)
+        shared_store(&s->passed, UINT32_MAX);
 }
 
 /* --- the receiving half ------------------------------------------------------------------------------ */
@@ -163,59 +179,121 @@ DEV bool stream_await(const cuda_exchange_call &c, stream_shared *s, const cuda_
         uint64_t seen;
         patience w = {};
         while ((uint32_t)((seen = load_acquire(arrived)) >> 32) != number + 1)
-            if (!wait_on(v, w, peer, lane, number))
+            if (!wait_on(v, w, peer, lane, number) ||
+                (wait_looked(w) &&
+                 other_call(v, WAY_SLOTS, peer, lane, number,
+                            count_of(v, peer, lane)->ll_received, c.signature)))
                 return false;
         if ((uint32_t)seen != c.signature) {
             fault(v, CUDA_FAULT_SIGNATURE, peer, lane, number, (uint32_t)seen, c.signature);
             return false;
         }
     }
-    patience w = {};
-    while (c.in_place && c.what.sends && shared_load(&s->passed) <= f)
-        if (shared_load(&s->given_up) || !wait_on(v, w, v.rank, lane, 0))
+    /* The sending half has patience of its own, and knows whom it waits for. */
+    for (uint32_t spins = 1; c.in_place && shared_load(&s->passed) <= f; spins++) {
+        relax();
+        if (!(spins % PATIENCE_SPINS) && load_relaxed(&v.state->poison))
             return false;
+    }
     return true;
+}
+
+/* A fragment of a result. */
+struct stream_part {
+    const cuda_source *source;
+    uint32_t sources, lane;
+    uint8_t *to;
+    uint64_t from, bytes; /* from: where it begins in a local source's part, in bytes */
+};
+
+/* K pairs of source n, `step` bytes apart, from byte `at` of the fragment on. K > 1: whole and aligned, here and below. */
+template <class T, uint32_t K>
+DEV void stream_load(const cuda_exchange_call &c, const stream_shared *s, const stream_part &p,
+                     uint32_t n, uint64_t at, uint64_t step, line16 *x)
+{
+    const cuda_source &source = p.source[n];
+    if (source.peer == CUDA_LOCAL) {
+        input_pairs<T, K>(c, x, c.in + source.off * c.elem + p.from + at, step, p.bytes - at);
+        return;
+    }
+    const uint8_t *slot =
+        slot_of(c.view, c.view.rank, source.peer, p.lane, s->received[source.peer]);
+    UNROLL
+    for (uint32_t k = 0; k < K; k++)
+        x[k] = load_data((const line16 *)(slot + at + k * step));
+}
+
+template <class T, uint32_t K>
+DEV void stream_store(const cuda_exchange_call &c, const stream_part &p, uint64_t at, uint64_t step,
+                      line16 *x)
+{
+    UNROLL
+    for (uint32_t k = 0; k < K; k++) {
+        if (c.divide_out)
+            x[k] =
+                line16{divide_word<T>(x[k].a, c.divide_out), divide_word<T>(x[k].b, c.divide_out)};
+        if (K > 1)
+            store_data((line16 *)(p.to + at + k * step), x[k]);
+        else
+            store_pair(p.to + at, x[k], p.bytes - at);
+    }
+}
+
+template <class T, class OP, uint32_t K>
+DEV void stream_pairs(const cuda_exchange_call &c, const stream_shared *s, const stream_part &p,
+                      uint64_t at, uint64_t step)
+{
+    accumulator<T, OP> sum[K][2];
+    line16 x[K];
+    uint32_t n = 0;
+    do { /* at least one source */
+        stream_load<T, K>(c, s, p, n, at, step, x);
+        UNROLL
+        for (uint32_t k = 0; k < K; k++) {
+            n ? sum[k][0].add(x[k].a) : sum[k][0].start(x[k].a);
+            n ? sum[k][1].add(x[k].b) : sum[k][1].start(x[k].b);
+        }
+    } while (++n < p.sources);
+    UNROLL
+    for (uint32_t k = 0; k < K; k++)
+        x[k] = line16{sum[k][0].finish(), sum[k][1].finish()};
+    stream_store<T, K>(c, p, at, step, x);
+}
+
+/* One source: no sums to keep. */
+template <class T, uint32_t K>
+DEV void stream_copy_out(const cuda_exchange_call &c, const stream_shared *s, const stream_part &p,
+                         uint64_t at, uint64_t step)
+{
+    line16 x[K];
+    stream_load<T, K>(c, s, p, 0, at, step, x);
+    stream_store<T, K>(c, p, at, step, x);
 }
 
 template <class T, class OP>
 DEV void stream_combine(half h, block b, const cuda_exchange_call &c, const stream_shared *s,
                         const cuda_result &result, uint64_t piece_from, span part)
 {
-    const cuda_source *source = &c.what.source[result.first];
-    uint8_t *to = c.out + (result.off + piece_from) * c.elem + part.from;
-    uint64_t step = 16ull * h.threads;
-    for (uint64_t base = 16ull * h.thread; base < part.bytes; base += STREAM_UNROLL * step) {
-        accumulator<T, OP> sum[STREAM_UNROLL][2];
-        for (uint32_t n = 0; n < result.count; n++) {
-            bool local = source[n].peer == CUDA_LOCAL;
-            const uint8_t *from =
-                local ? c.in + (source[n].off + piece_from) * c.elem + part.from
-                      : slot_of(c.view, c.view.rank, source[n].peer, b.lane,
-                                s->received[source[n].peer]);
-            line16 x[STREAM_UNROLL];
-            for (uint32_t k = 0; k < STREAM_UNROLL; k++) {
-                uint64_t at = base + k * step;
-                if (at < part.bytes)
-                    x[k] = local ? input_pair<T>(c, from + at, part.bytes - at)
-                                 : load_data((const line16 *)(from + at));
-            }
-            for (uint32_t k = 0; k < STREAM_UNROLL; k++) {
-                if (base + k * step >= part.bytes)
-                    break;
-                n ? sum[k][0].add(x[k].a) : sum[k][0].start(x[k].a);
-                n ? sum[k][1].add(x[k].b) : sum[k][1].start(x[k].b);
-            }
-        }
-        for (uint32_t k = 0; k < STREAM_UNROLL; k++) {
-            uint64_t at = base + k * step;
-            if (at >= part.bytes)
-                break;
-            line16 y = {sum[k][0].finish(), sum[k][1].finish()};
-            if (c.divide_out)
-                y = line16{divide_word<T>(y.a, c.divide_out), divide_word<T>(y.b, c.divide_out)};
-            store_pair(to + at, y, part.bytes - at);
-        }
+    constexpr uint32_t K = sizeof(accumulator<T, OP>) > 24 ? 2 : STREAM_UNROLL; /* registers */
+    stream_part p = {&c.what.source[result.first], result.count, b.lane, NULL,
+                     piece_from * c.elem + part.from, part.bytes};
+    p.to = c.out + result.off * c.elem + p.from;
+    bool wide = aligned(p.to);
+    for (uint32_t n = 0; n < p.sources; n++)
+        wide = wide && (p.source[n].peer != CUDA_LOCAL ||
+                        aligned(c.in + p.source[n].off * c.elem + p.from));
+    uint64_t step = 16ull * h.threads, at = 16ull * h.thread;
+    if (p.sources == 1) {
+        for (; wide && at + (STREAM_UNROLL - 1) * step + 16 <= p.bytes; at += STREAM_UNROLL * step)
+            stream_copy_out<T, STREAM_UNROLL>(c, s, p, at, step);
+        for (; at < p.bytes; at += step)
+            stream_copy_out<T, 1>(c, s, p, at, step);
+        return;
     }
+    for (; wide && at + (K - 1) * step + 16 <= p.bytes; at += K * step)
+        stream_pairs<T, OP, K>(c, s, p, at, step);
+    for (; at < p.bytes; at += step)
+        stream_pairs<T, OP, 1>(c, s, p, at, step);
 }
 
 template <class T, class OP>
@@ -232,16 +310,16 @@ DEV void stream_receive(half h, block b, const cuda_exchange_call &c, stream_sha
     for (uint64_t f = 0; f < fragments; f++) {
         for (uint32_t i = 0; i < c.what.results; i++) {
             const cuda_result &m = c.what.result[i];
-            if (b.lane >= m.lanes)
+            if (b.lane >= m.lanes || onto_itself(c, m))
                 continue;
             range r = piece_of(m.len, b.lane, m.lanes);
             span part = fragment_of(r.count * c.elem, f);
             if (!part.there)
                 continue;
             if (!h.thread && !stream_await(c, s, m, b.lane, f))
-                shared_store(&s->given_up, 1);
+                shared_store(&s->given_up[1], 1);
             h.sync();
-            if (shared_load(&s->given_up))
+            if (shared_load(&s->given_up[1]))
                 return;
             stream_combine<T, OP>(h, b, c, s, m, r.from, part);
             h.sync();
@@ -264,7 +342,7 @@ DEV void exchange_stream(block b, half h, const cuda_exchange_call &c, stream_sh
 {
     bool poisoned = !b.thread && load_relaxed(&c.view.state->poison);
     if (!b.thread)
-        s->passed = s->given_up = 0;
+        s->passed = s->given_up[0] = s->given_up[1] = 0;
     for (uint32_t p = b.thread; p < c.view.ranks; p += b.threads) {
         const cuda_count *n = count_of(c.view, p, b.lane);
         s->sent[p] = n->sent;
@@ -278,7 +356,7 @@ DEV void exchange_stream(block b, half h, const cuda_exchange_call &c, stream_sh
     else
         stream_receive<T, OP>(h, b, c, s);
     b.sync();
-    if (shared_load(&s->given_up))
+    if (shared_load(&s->given_up[0]) || shared_load(&s->given_up[1]))
         return;
     for (uint32_t p = b.thread; p < c.view.ranks; p += b.threads) {
         cuda_count *n = count_of(c.view, p, b.lane);
