@@ -135,6 +135,8 @@ static void all_exchanges(void)
             emulation e(n);
             run_all(e, threads, rounds);
         }
+    emulation most(CUDA_RANKS);
+    run_all(most, 2, 1);
 }
 
 /* Does every line of the buffers of (from, lane) hold a flag above `old`? */
