@@ -4,7 +4,7 @@
  * starts, then the call is run, put in the open group, or handed to its stream.
  */
 #include "comm/comm.h"
-#include "cuda/stream.h"
+#include "cuda/cuda.h"
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -115,17 +115,22 @@ static enum choir_status submit_checked(struct choir_comm *c, struct comm_call *
     enum choir_status st = comm_check(c);
     if (st != CHOIR_OK)
         return st;
+    if (base_unlikely(cuda_driver_seen()) && !stream &&
+        (st = device_call_stream(c, a->in, a->out, &stream)) != CHOIR_OK)
+        return st;
     if (base_likely(!call && !stream && !group_open() && run_memo(c, a, &st)))
         return st;
     st = take_call(c, call, a);
     if (st == CHOIR_OK)
         st = check(c, a);
-    if (st == CHOIR_OK && base_unlikely(stream_is_cuda(stream)))
-        st = stream_refuse_cuda(c);
+    if (st == CHOIR_OK)
+        st = device_call_stream(c, a->in, a->out, &stream);
     if (st != CHOIR_OK)
         return st;
     if (base_unlikely(group_open()))
         return group_add(c, a, stream);
+    if (stream_is_cuda(stream))
+        return device_run(c, a, stream);
     if (base_unlikely(stream != NULL))
         return stream_submit_call(stream, c, a);
     return run_call(c, a);
@@ -250,8 +255,9 @@ static enum choir_status message_checked(struct choir_comm *c, struct comm_messa
     if (count && !m.memory)
         return comm_fail(c, CHOIR_ERR_POINTER, "pass a buffer of count elements", "%s is NULL",
                          m.send ? "send" : "recv");
-    if (stream_is_cuda(stream))
-        return stream_refuse_cuda(c);
+    if ((st = device_call_stream(c, m.send ? m.memory : NULL, m.send ? NULL : m.memory, &stream)) !=
+        CHOIR_OK)
+        return st;
     m.peer = (uint32_t)peer;
     m.bytes = count * choir_type_bytes(type);
     if (group_open())

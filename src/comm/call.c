@@ -7,9 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CACHED_KEY_BYTES                                                                           \
-    8192u /* longer keys (v-forms of very many ranks) are bound anew each time */
-
 static bool is_v(enum choir_kind kind)
 {
     return kind >= CHOIR_ALL_GATHER_V && kind <= CHOIR_SCATTER_V;
@@ -85,11 +82,18 @@ static const char *flat_algorithm(enum choir_kind kind)
     return kind == CHOIR_ALL_REDUCE ? "two_shot" : "direct";
 }
 
+const char *call_flat(const struct choir_comm *c, const struct comm_call *call)
+{
+    return c->config.deterministic && plan_kind_reduces(call->kind) ? flat_algorithm(call->kind)
+                                                                    : NULL;
+}
+
 const char *call_algorithm(const struct choir_comm *c, const struct comm_call *call)
 {
     struct choir_shape shape;
-    if (c->config.deterministic && plan_kind_reduces(call->kind))
-        return flat_algorithm(call->kind);
+    const char *flat = call_flat(c, call);
+    if (flat)
+        return flat;
     call_shape(c, call, &shape);
     return plan_table_choose(c->table, &shape, needs_order(c, call));
 }
@@ -125,18 +129,23 @@ uint32_t call_list_length(const struct choir_comm *c, const struct comm_call *ca
     return one ? 1 : c->host.size;
 }
 
-/* key, then the counts and offsets of a v-form; 0 if it does not fit. */
-static size_t write_key(const struct choir_comm *c, const struct comm_call *call,
-                        const struct comm_key *key, uint8_t *to)
+/* The fixed arguments, then the counts and offsets of a v-form. */
+size_t call_key(const struct choir_comm *c, const struct comm_call *call,
+                uint8_t to[CALL_KEY_BYTES])
 {
     const uint64_t *lists[] = {call->in_count, call->in_offset, call->out_count, call->out_offset};
-    size_t at = sizeof(*key);
-    memcpy(to, key, sizeof(*key));
+    struct comm_key key = {.kind = call->kind,
+                           .elem = (uint32_t)choir_type_bytes(call->type),
+                           .root = (uint32_t)call->root,
+                           .ordered = needs_order(c, call),
+                           .count = call->count};
+    size_t at = sizeof(key);
+    memcpy(to, &key, sizeof(key));
     if (!is_v(call->kind))
         return at;
     for (unsigned i = 0; i < base_count(lists); i++) {
         size_t bytes = lists[i] ? call_list_length(c, call, i) * sizeof(uint64_t) : 0;
-        if (at + bytes + 1 > CACHED_KEY_BYTES)
+        if (at + bytes + 1 > CALL_KEY_BYTES)
             return 0;
         to[at++] = lists[i] != NULL;
         if (bytes)
@@ -149,14 +158,9 @@ static size_t write_key(const struct choir_comm *c, const struct comm_call *call
 enum choir_status call_bind(struct choir_comm *c, const struct comm_call *call,
                             struct host_bound **bound, bool *owned)
 {
-    struct comm_key key = {.kind = call->kind,
-                           .elem = (uint32_t)choir_type_bytes(call->type),
-                           .root = (uint32_t)call->root,
-                           .ordered = needs_order(c, call),
-                           .count = call->count};
     *owned = false;
-    uint8_t bytes[CACHED_KEY_BYTES];
-    size_t n = write_key(c, call, &key, bytes);
+    uint8_t bytes[CALL_KEY_BYTES];
+    size_t n = call_key(c, call, bytes);
     struct host_bound *b = n ? plan_cache_find(c->plans, bytes, n) : NULL;
     if (!b) {
         c->memo.bound = NULL; /* the cache may drop it */
@@ -221,8 +225,9 @@ void call_free(struct comm_call *copy)
 
 /* --- sends and receives of a group ------------------------------------------------------------- */
 
-enum choir_status exchange_bind(struct choir_comm *c, const struct comm_message *list, uint32_t n,
-                                struct host_bound **bound)
+enum choir_status exchange_plan(struct choir_comm *c, const struct comm_message *list, uint32_t n,
+                                uint64_t slot_bytes, uint32_t depth, uint32_t window,
+                                struct choir_plan **plan)
 {
     uint64_t *words = malloc(4 * ((size_t)n + 1) * sizeof(*words));
     uint32_t *peers = malloc(2 * ((size_t)n + 1) * sizeof(*peers)), sends = 0, recvs = 0;
@@ -232,7 +237,6 @@ enum choir_status exchange_bind(struct choir_comm *c, const struct comm_message 
                        n);
         goto out;
     }
-    /* Byte elements at absolute addresses: the buffers of a group lie anywhere, so both bases are 0. */
     uint64_t *in_len = words, *in_off = words + n + 1, *out_len = words + 2 * (n + 1),
              *out_off = words + 3 * (n + 1);
     uint32_t *in_peer = peers, *out_peer = peers + n + 1;
@@ -245,20 +249,28 @@ enum choir_status exchange_bind(struct choir_comm *c, const struct comm_message 
     struct choir_shape shape;
     plan_shape_init(&shape, CHOIR_EXCHANGE, c->host.rank, c->host.size, 0, c->layout);
     shape.type_bytes = 1;
-    shape.slot_bytes = c->host.slot_bytes;
-    shape.depth = LANE_SLOTS;
-    shape.window = LANE_COUNT;
+    shape.slot_bytes = slot_bytes;
+    shape.depth = depth;
+    shape.window = window;
     shape.in_parts = sends, shape.out_parts = recvs;
     shape.in_count = in_len, shape.in_offset = in_off, shape.in_peer = in_peer;
     shape.out_count = out_len, shape.out_offset = out_off, shape.out_peer = out_peer;
+    st = plan_build("pairwise", &shape, plan);
+out:
+    free(words);
+    free(peers);
+    return st;
+}
+
+enum choir_status exchange_bind(struct choir_comm *c, const struct comm_message *list, uint32_t n,
+                                struct host_bound **bound)
+{
     struct choir_plan *plan;
-    st = plan_build("pairwise", &shape, &plan);
+    enum choir_status st =
+        exchange_plan(c, list, n, c->host.slot_bytes, LANE_SLOTS, LANE_COUNT, &plan);
     if (st == CHOIR_OK && (st = host_bind(&c->host, plan, 1, bound)) != CHOIR_OK)
         plan_free(plan);
     if (st == CHOIR_OK)
         (*bound)->algorithm = "pairwise";
-out:
-    free(words);
-    free(peers);
     return st == CHOIR_OK ? st : comm_take_error(c, st);
 }

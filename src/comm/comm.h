@@ -9,12 +9,13 @@
  *   run.c       running it, scaling                  group.c     groups
  *   stream.c    host streams and events              watch.c     lateness, death, verdicts
  *   memory.c    shared memory, registration, windows op.c        made operations
- *   counts.c    v-forms that exchange counts first
+ *   counts.c    v-forms that exchange counts first         device.c    operations on GPU memory
  */
 #ifndef COMM_COMM_H
 #define COMM_COMM_H
 
 #include "boot/boot.h"
+#include "cuda/stream.h"
 #include "host/host.h"
 
 #define COMM_OPS 64u /* made operations alive at a time */
@@ -98,6 +99,9 @@ struct comm_record {
 enum comm_state { COMM_CREATING, COMM_READY, COMM_FINALIZED, COMM_FAILED };
 
 struct creation;
+struct comm_device;
+struct cuda_card;
+struct cuda_device;
 struct choir_comm {
     uint64_t magic;
     uint32_t generation; /* of the process that made it: a fork's child has another */
@@ -133,6 +137,8 @@ struct choir_comm {
     uint64_t asked_ns, logged_ns; /* watch.c: last question, last log line */
     uint64_t left_seen;           /* watch.c: an operation was found to wait for ... */
     int left_peer;                /* ... this rank, which has left */
+    struct cuda_device *here;     /* the GPU of the thread that created it, or NULL */
+    struct comm_device *device;   /* its GPU side, or NULL */
 };
 #define COMM_MAGIC 0x63686f6972636f6dull
 
@@ -157,9 +163,14 @@ enum choir_status tree_start(struct choir_comm *c, const void *blob, uint32_t by
 enum choir_status tree_test(struct choir_comm *c, uint8_t **result, uint32_t *bytes);
 int tree_waits_for(struct choir_comm *c); /* a rank, or -1: for nobody */
 void tree_frame(struct choir_comm *c, const struct choir_frame *f, const void *payload);
-/* The blob of each rank from a result; false: not every rank is in it, or a length is wrong. */
-bool tree_index(const uint8_t *result, uint32_t bytes, uint32_t ranks, const void **blob,
-                uint32_t *blob_bytes);
+/* The same, and where every rank's blob is: of at least so many bytes each. Freed in any case. */
+struct tree_answers {
+    uint8_t *all;
+    const void **blob;
+    uint32_t *bytes;
+};
+enum choir_status tree_answers(struct choir_comm *c, uint32_t least, struct tree_answers *x);
+void tree_answers_free(struct tree_answers *x);
 static inline uint32_t tree_parent(uint32_t rank)
 {
     return (rank - 1) / TREE_CHILDREN;
@@ -211,6 +222,12 @@ struct comm_task;
 void call_memoise(struct choir_comm *c, const struct comm_task *t);
 const char *call_algorithm(const struct choir_comm *c, const struct comm_call *call);
 uint32_t call_signature(const struct choir_comm *c, const struct comm_call *call);
+/* What tells its plan from others, a v-form's counts included; 0: too long to be kept. */
+#define CALL_KEY_BYTES 8192u
+size_t call_key(const struct choir_comm *c, const struct comm_call *call,
+                uint8_t key[CALL_KEY_BYTES]);
+/* The algorithm that the configuration demands whatever is cheapest, or NULL. */
+const char *call_flat(const struct choir_comm *c, const struct comm_call *call);
 enum choir_status call_combine(struct choir_comm *c, const struct comm_call *call,
                                struct host_combine *combine);
 /* Checks a call and runs it, or puts it in the open group or its stream. */
@@ -222,6 +239,10 @@ struct comm_message { /* a send or receive of a group */
     uint8_t *memory;
     uint64_t bytes;
 };
+/* The plan of a group's messages: byte elements at absolute addresses, so both buffers begin at 0. */
+enum choir_status exchange_plan(struct choir_comm *c, const struct comm_message *list, uint32_t n,
+                                uint64_t slot_bytes, uint32_t depth, uint32_t window,
+                                struct choir_plan **plan);
 enum choir_status exchange_bind(struct choir_comm *c, const struct comm_message *list, uint32_t n,
                                 struct host_bound **bound);
 /* The record of this thread becomes the communicator's last error; returns status. */
@@ -256,6 +277,27 @@ enum choir_status task_begin(struct comm_task *t);
 enum choir_status task_end(struct comm_task *t, enum choir_status status);
 enum choir_status run_task(struct comm_task *t); /* waits for its turn, begins, waits, ends */
 
+/* Floats of 8 and 16 bits: their averages divide the inputs. */
+bool comm_small_float(enum choir_type type);
+
+/* device.c */
+/* Whether a call is a device call: *stream becomes a CUDA stream. Refuses what mixes both. */
+enum choir_status device_call_stream(struct choir_comm *c, const void *in, const void *out,
+                                     struct choir_stream **stream);
+enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
+                             struct choir_stream *stream);
+enum choir_status device_exchange(struct choir_comm *c, const struct comm_message *list, uint32_t n,
+                                  struct choir_stream *stream);
+/* Of a creation: a card for the others; once all are here; once all have met. A communicator whose GPUs cannot be used together goes on
+ * without them. */
+void device_here(struct choir_comm *c); /* which GPU is the calling thread's */
+void device_open(struct choir_comm *c, struct cuda_card *card);
+bool device_meet(struct choir_comm *c, const struct cuda_card *card);
+enum choir_status device_prove(struct choir_comm *c);
+void device_close(struct choir_comm *c);
+void device_stop(struct choir_comm *c); /* its kernels end */
+void device_look(struct choir_comm *c); /* breaks the communicator if a kernel has given up */
+
 /* counts.c */
 bool counts_first(const struct choir_comm *c, const struct comm_call *call);
 enum choir_status counts_prepare(struct comm_task *t);
@@ -281,8 +323,6 @@ enum choir_status stream_submit(choir_stream *stream, struct comm_task *task,
                                 const struct comm_call *copy);
 enum choir_status stream_submit_call(choir_stream *stream, struct choir_comm *c,
                                      const struct comm_call *call);
-/* An operation whose stream is a CUDA stream. */
-enum choir_status stream_refuse_cuda(struct choir_comm *c);
 
 /* explain.c */
 /* In words: how the call of `peer`, that has this signature, is not as ours. */
@@ -306,6 +346,9 @@ void watch_record(struct choir_comm *c, const struct comm_call *call, uint32_t s
 /* Of the running operation, for host_comm.explain. */
 void watch_explain(struct host_comm *host, uint32_t signature, uint32_t peer, char *text,
                    size_t bytes);
+/* The same of the operation that was recorded with signature `own`. */
+void watch_explain_record(struct choir_comm *c, uint32_t own, uint32_t signature, uint32_t peer,
+                          char *text, size_t bytes);
 enum choir_status watch_late(void *task, uint64_t waited_ns);
 enum choir_status comm_fail(struct choir_comm *c, enum choir_status status, const char *remedy,
                             const char *text, ...) __attribute__((format(printf, 4, 5)));

@@ -6,6 +6,7 @@
  */
 #include "base/knob.h"
 #include "comm/comm.h"
+#include "cuda/engine.h"
 #include <sched.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@
 
 #define JOIN_GRACE_NS 2000000000u
 
-enum stage { STAGE_JOIN, STAGE_SPLIT, STAGE_CARDS, STAGE_AGREE, STAGE_DONE };
+enum stage { STAGE_JOIN, STAGE_SPLIT, STAGE_CARDS, STAGE_AGREE, STAGE_GPUS, STAGE_DONE };
 struct creation {
     enum stage stage;
     enum choir_status status;
@@ -26,7 +27,7 @@ struct creation {
     struct choir_comm *parent; /* of a split */
     int color;
 };
-struct agreement { /* what must be equal on all ranks */
+struct agreement { /* what must be equal on all ranks; a rank's card follows if it has a GPU */
     int32_t status;
     uint32_t choices; /* the configuration's */
     uint64_t table_hash;
@@ -167,15 +168,22 @@ static enum choir_status derive(struct choir_comm *c)
 
 static enum choir_status start_agreement(struct choir_comm *c)
 {
+    struct {
+        struct agreement a;
+        struct cuda_card card;
+    } blob = {0};
     enum choir_status st = check_cards(c);
     if (st == CHOIR_OK)
         st = derive(c);
-    struct agreement a = {.status = st,
-                          .choices = (uint32_t)c->config.deterministic |
-                                     (c->config.aggregate_v > 0 ? 1u << 31 : 0),
-                          .table_hash = st == CHOIR_OK ? plan_table_hash(c->table) : 0};
+    if (st == CHOIR_OK)
+        device_open(c, &blob.card);
+    blob.a = (struct agreement){.status = st,
+                                .choices = (uint32_t)c->config.deterministic |
+                                           (c->config.aggregate_v > 0 ? 1u << 31 : 0),
+                                .table_hash = st == CHOIR_OK ? plan_table_hash(c->table) : 0};
     /* Also after a failure: the others must hear of it. */
-    enum choir_status sent = tree_start(c, &a, sizeof(a));
+    enum choir_status sent =
+        tree_start(c, &blob, blob.card.present ? sizeof(blob) : sizeof(blob.a));
     c->creation->status = st;
     c->creation->stage = STAGE_AGREE;
     return sent == CHOIR_OK ? CHOIR_IN_PROGRESS : sent;
@@ -204,52 +212,74 @@ static enum choir_status stage_split(struct choir_comm *c)
 
 static enum choir_status stage_cards(struct choir_comm *c)
 {
-    uint8_t *all;
-    uint32_t bytes, n = c->host.size;
-    enum choir_status st = tree_test(c, &all, &bytes);
-    if (st != CHOIR_OK)
-        return st;
-    const void **blob = malloc(n * (sizeof(*blob) + sizeof(uint32_t)));
-    uint32_t *len = blob ? (uint32_t *)(blob + n) : NULL;
-    if (!blob)
-        st = base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);
-    else if (!tree_index(all, bytes, n, blob, len))
-        st = base_fail(CHOIR_ERR_PROTOCOL, "use one version of the library on all ranks",
-                       "the ranks' cards are not complete");
-    for (uint32_t r = 0; r < n && st == CHOIR_OK; r++)
-        st = set_member(c, r, blob[r], len[r]);
-    free(blob);
-    free(all);
+    struct tree_answers x;
+    enum choir_status st = tree_answers(c, 0, &x);
+    for (uint32_t r = 0; r < c->host.size && st == CHOIR_OK; r++)
+        st = set_member(c, r, x.blob[r], x.bytes[r]);
+    tree_answers_free(&x);
     return st == CHOIR_OK ? start_agreement(c) : st;
+}
+
+/* Their GPUs map each other, and say whether they could. */
+static enum choir_status start_gpus(struct choir_comm *c, const struct tree_answers *x)
+{
+    struct cuda_card *card = calloc(c->host.size, sizeof(*card));
+    if (!card)
+        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks",
+                         c->host.size);
+    for (uint32_t r = 0; r < c->host.size; r++)
+        if (x->bytes[r] >= sizeof(struct agreement) + sizeof(*card))
+            memcpy(&card[r], (const char *)x->blob[r] + sizeof(struct agreement), sizeof(*card));
+    bool met = device_meet(c, card);
+    free(card);
+    c->creation->stage = STAGE_GPUS;
+    enum choir_status sent = tree_start(c, &met, sizeof(met));
+    return sent == CHOIR_OK ? CHOIR_IN_PROGRESS : sent;
 }
 
 static enum choir_status stage_agree(struct choir_comm *c)
 {
-    uint8_t *all;
-    uint32_t bytes, n = c->host.size,
-                    each = (uint32_t)(sizeof(struct tree_record) + sizeof(struct agreement));
-    enum choir_status st = tree_test(c, &all, &bytes);
-    if (st != CHOIR_OK)
-        return st;
+    struct tree_answers x;
     struct agreement zero;
-    st = bytes == n * each ? c->creation->status : CHOIR_ERR_PROTOCOL;
-    for (uint32_t i = 0; i < n && st == CHOIR_OK; i++) {
-        struct tree_record r;
+    bool gpus = false;
+    enum choir_status st = tree_answers(c, sizeof(zero), &x);
+    if (st == CHOIR_OK)
+        st = c->creation->status;
+    for (uint32_t r = 0; r < c->host.size && st == CHOIR_OK; r++) {
         struct agreement a;
-        memcpy(&r, all + i * each, sizeof(r));
-        memcpy(&a, all + i * each + sizeof(r), sizeof(a));
+        memcpy(&a, x.blob[r], sizeof(a));
+        gpus |= x.bytes[r] > sizeof(a);
         if (a.status)
             st = base_fail((enum choir_status)a.status, "see the log of that rank",
-                           "rank %u could not create the communicator", r.rank);
-        else if (i && (a.table_hash != zero.table_hash || a.choices != zero.choices))
+                           "rank %u could not create the communicator", r);
+        else if (r && (a.table_hash != zero.table_hash || a.choices != zero.choices))
             st = base_fail(CHOIR_ERR_MISMATCH,
                            "set CHOIR_* variables and the configuration alike on all ranks",
-                           "rank %u has another configuration or topology than rank 0", r.rank);
-        if (!i)
+                           "rank %u has another configuration or topology than rank 0", r);
+        if (!r)
             zero = a;
     }
-    free(all);
+    if (st == CHOIR_OK && gpus)
+        st = start_gpus(c, &x);
+    tree_answers_free(&x);
     return st;
+}
+
+/* A communicator whose GPUs do not reach each other is one of host memory, on all ranks. */
+static enum choir_status stage_gpus(struct choir_comm *c)
+{
+    struct tree_answers x;
+    bool all = true;
+    enum choir_status st = tree_answers(c, sizeof(all), &x);
+    for (uint32_t r = 0; r < c->host.size && st == CHOIR_OK; r++)
+        all &= *(const bool *)x.blob[r];
+    tree_answers_free(&x);
+    if (st != CHOIR_OK)
+        return st;
+    if (all)
+        return device_prove(c);
+    device_close(c);
+    return CHOIR_OK;
 }
 
 static void announce(struct choir_comm *c, uint64_t ns)
@@ -288,7 +318,8 @@ enum choir_status creation_advance(struct choir_comm *c)
         st = was == STAGE_JOIN    ? stage_join(c)
              : was == STAGE_SPLIT ? stage_split(c)
              : was == STAGE_CARDS ? stage_cards(c)
-                                  : stage_agree(c);
+             : was == STAGE_AGREE ? stage_agree(c)
+                                  : stage_gpus(c);
     }
     /* The rendezvous keeps the deadline itself: its verdict, which names who is missing, may be on its way. */
     uint64_t grace_ns = x->stage == STAGE_JOIN ? JOIN_GRACE_NS : 0;
@@ -322,6 +353,7 @@ static enum choir_status begin(struct choir_comm *c, uint32_t rank, uint32_t siz
     c->creation = calloc(1, sizeof(*c->creation));
     if (!c->creation || !c->host.member || !(c->creation->card = malloc(HOST_CARD_MOST)))
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", size);
+    device_here(c);
     c->creation->stage = stage;
     c->creation->deadline_ns = base_now_ns() + c->config.create_timeout_ns;
     return host_card_write(c->creation->card, wire_hash());

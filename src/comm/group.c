@@ -172,6 +172,23 @@ static bool turn(struct entry *e, enum choir_status *st)
     return true;
 }
 
+/* Device calls: in the order in which host calls are prepared. */
+static enum choir_status enqueue_all(void)
+{
+    enum choir_status first = CHOIR_OK;
+    for (int pass = 0; pass < 2; pass++)
+        for (uint32_t i = 0; i < g.count; i++) {
+            struct entry *e = &g.entry[i];
+            if (!stream_is_cuda(e->stream) || (e->messages != NULL) != !pass)
+                continue;
+            enum choir_status st = e->messages ? device_exchange(e->comm, e->messages,
+                                                                 e->message_count, e->stream)
+                                               : device_run(e->comm, &e->call, e->stream);
+            first = first == CHOIR_OK ? st : first;
+        }
+    return first;
+}
+
 static enum choir_status run_all(void)
 {
     enum choir_status first = CHOIR_OK;
@@ -239,7 +256,9 @@ static enum choir_status prepare_all(void)
     for (int pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < g.count; i++) {
             enum choir_status st =
-                (g.entry[i].messages != NULL) == !pass ? prepare(&g.entry[i]) : CHOIR_OK;
+                (g.entry[i].messages != NULL) == !pass && !stream_is_cuda(g.entry[i].stream)
+                    ? prepare(&g.entry[i])
+                    : CHOIR_OK;
             if (st == CHOIR_OK)
                 continue;
             for (uint32_t k = 0; k < g.count;
@@ -269,8 +288,9 @@ enum choir_status choir_group_end(void)
     if (st == CHOIR_OK)
         st = prepare_all();
     if (st == CHOIR_OK) {
+        st = enqueue_all();
         for (uint32_t i = 0; i < g.count; i++)
-            if (g.entry[i].stream) {
+            if (g.entry[i].stream && !stream_is_cuda(g.entry[i].stream)) {
                 enum choir_status sent =
                     stream_submit(g.entry[i].stream, g.entry[i].task, &g.entry[i].call);
                 st = st == CHOIR_OK ? sent : st;

@@ -75,6 +75,7 @@ void comm_free(struct choir_comm *c)
     if (c->host_open && !host_comm_hide(&c->host))
         return;
     watch_close(c); /* now: an upcall may have begun a flood */
+    device_close(c);
     if (c->host_open)
         host_comm_close(&c->host);
     if (c->has_secret)

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool small_float(enum choir_type type)
+bool comm_small_float(enum choir_type type)
 {
     return type == CHOIR_FLOAT16 || type == CHOIR_BFLOAT16 || type == CHOIR_FLOAT8_E4M3 ||
            type == CHOIR_FLOAT8_E5M2;
@@ -34,7 +34,7 @@ static enum choir_status scale_inputs(struct comm_task *t)
     struct choir_comm *c = t->comm;
     struct comm_call *call = &t->call;
     const struct comm_op *made = plan_kind_reduces(call->kind) ? op_find(c, call->op) : NULL;
-    bool avg = plan_kind_reduces(call->kind) && call->op == CHOIR_AVG && small_float(call->type);
+    bool avg = plan_kind_reduces(call->kind) && call->op == CHOIR_AVG && comm_small_float(call->type);
     if (!(made && made->scaled) && !avg)
         return CHOIR_OK;
     struct choir_shape shape;
@@ -63,7 +63,7 @@ static enum choir_status scale_inputs(struct comm_task *t)
 static void divide_result(struct comm_task *t)
 {
     const struct comm_call *call = &t->call;
-    if (!plan_kind_reduces(call->kind) || call->op != CHOIR_AVG || small_float(call->type))
+    if (!plan_kind_reduces(call->kind) || call->op != CHOIR_AVG || comm_small_float(call->type))
         return;
     struct choir_shape shape;
     uint64_t in, out;

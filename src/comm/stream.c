@@ -236,15 +236,6 @@ choir_stream *choir_stream_from_cuda(struct CUstream_st *stream)
     return stream_of_cuda(stream);
 }
 
-enum choir_status stream_refuse_cuda(struct choir_comm *c)
-{
-    if (!cuda_driver())
-        return comm_fail(c, CHOIR_ERR_UNSUPPORTED, base_error_thread()->remedy,
-                         "stream is a CUDA stream: %s", base_error_thread()->text);
-    return comm_fail(c, CHOIR_ERR_UNSUPPORTED, "use host memory and no stream or a host stream",
-                     "stream is a CUDA stream, and this version has no device calls");
-}
-
 enum choir_status choir_event_create(choir_event **event)
 {
     struct choir_event *e = event ? calloc(1, sizeof(*e)) : NULL;

@@ -236,7 +236,8 @@ void tree_frame(struct choir_comm *c, const struct choir_frame *f, const void *p
     host_bell_wake_own(&c->host);
 }
 
-bool tree_index(const uint8_t *result, uint32_t bytes, uint32_t ranks, const void **blob,
+/* The blob of each rank; false: not every rank is in it, or a length is wrong. */
+static bool index_of(const uint8_t *result, uint32_t bytes, uint32_t ranks, const void **blob,
                 uint32_t *blob_bytes)
 {
     uint32_t seen = 0;
@@ -256,4 +257,29 @@ bool tree_index(const uint8_t *result, uint32_t bytes, uint32_t ranks, const voi
         seen++;
     }
     return seen == ranks;
+}
+
+enum choir_status tree_answers(struct choir_comm *c, uint32_t least, struct tree_answers *x)
+{
+    uint32_t bytes, n = c->host.size;
+    *x = (struct tree_answers){0};
+    enum choir_status st = tree_test(c, &x->all, &bytes);
+    if (st != CHOIR_OK)
+        return st;
+    x->blob = malloc(n * (sizeof(*x->blob) + sizeof(*x->bytes)));
+    if (!x->blob)
+        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);
+    x->bytes = (uint32_t *)(x->blob + n);
+    bool good = index_of(x->all, bytes, n, x->blob, x->bytes);
+    for (uint32_t r = 0; r < n && good; r++)
+        good = x->bytes[r] >= least;
+    return good ? CHOIR_OK
+                : base_fail(CHOIR_ERR_PROTOCOL, "use one version of the library on all ranks",
+                            "the ranks' answers are not complete");
+}
+
+void tree_answers_free(struct tree_answers *x)
+{
+    free(x->all);
+    free(x->blob);
 }

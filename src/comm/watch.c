@@ -140,6 +140,18 @@ void watch_explain(struct host_comm *host, uint32_t signature, uint32_t peer, ch
     explain(c, &ours, signature, peer, text, bytes);
 }
 
+void watch_explain_record(struct choir_comm *c, uint32_t own, uint32_t signature, uint32_t peer,
+                          char *text, size_t bytes)
+{
+    uint32_t found;
+    struct comm_call ours;
+    for (uint64_t back = 0; back < COMM_RECORDS && back < c->collectives; back++)
+        if (look_up(c, c->collectives - back, &found, &ours) && found == own) {
+            explain(c, &ours, signature, peer, text, bytes);
+            return;
+        }
+}
+
 static void take_verdict(struct choir_comm *c, const struct choir_frame *f, const void *payload)
 {
     struct choir_error e;
@@ -242,6 +254,7 @@ void watch_broke(struct host_comm *host)
 {
     struct choir_comm *c = host->owner;
     uint32_t idle = 0;
+    device_stop(c);
     if (!atomic_compare_exchange_strong(&c->flooding, &idle, 1))
         return;
     /* Counted as an upcall, which it may come from: host_comm_close waits for it, however late it began. */

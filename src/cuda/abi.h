@@ -126,7 +126,9 @@ struct cuda_exchange_call {
     uint32_t signature, elem;       /* elem: bytes of an element */
     uint32_t in_place;              /* IN and OUT overlap */
     uint32_t divide_in, divide_out; /* local inputs, results are divided by it, unless 0 */
-    const uint8_t *scale;           /* local inputs are multiplied by *scale, unless NULL */
+    uint32_t scaled;                /* local inputs are multiplied by *scale, or by `scalar` if that is NULL */
+    const uint8_t *scale;
+    uint64_t scalar;
     struct cuda_exchange what;
 };
 

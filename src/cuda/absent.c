@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* absent.c: all of cuda.h in a library that was built without the CUDA toolkit: every question has the answer "no". */
-#include "cuda/cuda.h"
+/* absent.c: all of cuda.h and engine.h in a library that was built without the CUDA toolkit: every question has the answer "no". */
+#include "cuda/engine.h"
 #include <stdio.h>
 
 static enum choir_status absent(void)
@@ -22,6 +22,11 @@ enum choir_status cuda_driver_init(void)
 }
 
 bool cuda_driver_in_use(void)
+{
+    return false;
+}
+
+bool cuda_driver_seen(void)
 {
     return false;
 }
@@ -59,4 +64,92 @@ const char *cuda_image_archs(void)
 void cuda_print(void *file)
 {
     fprintf(file, "no GPU: this library was built without CUDA\n");
+}
+
+/* --- engine.h: no communicator has a GPU side, so the rest is never called ------------------------------- */
+
+enum choir_status cuda_here(struct cuda_device **device)
+{
+    *device = NULL;
+    return CHOIR_OK;
+}
+
+enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint32_t ranks,
+                                 uint64_t limit_ns, struct cuda_card *card,
+                                 struct cuda_comm **comm)
+{
+    (void)device, (void)rank, (void)ranks, (void)limit_ns;
+    *card = (struct cuda_card){0};
+    *comm = NULL;
+    return CHOIR_OK;
+}
+
+enum choir_status cuda_comm_meet(struct cuda_comm *comm, const struct cuda_card *card,
+                                 const bool *same_process)
+{
+    (void)comm, (void)card, (void)same_process;
+    return absent();
+}
+
+enum choir_status cuda_comm_prove(struct cuda_comm *comm)
+{
+    (void)comm;
+    return absent();
+}
+
+void cuda_comm_abort(struct cuda_comm *comm)
+{
+    (void)comm;
+}
+
+bool cuda_comm_fault(const struct cuda_comm *comm, struct cuda_report *report)
+{
+    (void)comm, (void)report;
+    return false;
+}
+
+void cuda_comm_quiesce(struct cuda_comm *comm)
+{
+    (void)comm;
+}
+
+void cuda_comm_close(struct cuda_comm *comm)
+{
+    (void)comm;
+}
+
+int cuda_comm_ordinal(const struct cuda_comm *comm)
+{
+    (void)comm;
+    return -1;
+}
+
+uint64_t cuda_comm_bytes(const struct cuda_comm *comm)
+{
+    (void)comm;
+    return 0;
+}
+
+void cuda_comm_cluster(const struct cuda_comm *comm, struct plan_cluster *cluster)
+{
+    (void)comm, (void)cluster;
+}
+
+enum choir_status cuda_bound_create(struct cuda_comm *comm, const struct choir_plan *const *plans,
+                                    uint32_t elem, uint64_t scratch_bytes,
+                                    struct cuda_bound **bound)
+{
+    (void)comm, (void)plans, (void)elem, (void)scratch_bytes, (void)bound;
+    return absent();
+}
+
+void cuda_bound_free(void *bound)
+{
+    (void)bound;
+}
+
+enum choir_status cuda_enqueue(struct cuda_comm *comm, const struct cuda_work *work)
+{
+    (void)comm, (void)work;
+    return absent();
 }

@@ -18,6 +18,9 @@ enum choir_status cuda_driver_init(void);
  * when true, some 20 ns when not. */
 bool cuda_driver_in_use(void);
 
+/* Whether cuda_driver_in_use has said so before; a load. */
+bool cuda_driver_seen(void);
+
 /* Where memory is. */
 enum cuda_where {
     CUDA_HOST,   /* of malloc and the like */

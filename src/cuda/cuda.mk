@@ -21,7 +21,7 @@ CUDA_OBJ      := $(BUILD)/obj/src/cuda/images.o
 CUDA_BUILT    := $(NVCC_FILE) $(CUDA_IMAGES)
 CUDA_SAYS     := the library with CUDA kernels for sm_$(strip $(CUDA_ARCH)), by $(NVCC)
 # Results are those of src/reduce, so no contraction to fused multiply-add here either.
-NVCC_ALL       = -std=c++17 -O3 -lineinfo -fmad=false -Werror all-warnings -Iinclude -Isrc $(NVCCFLAGS)
+NVCC_ALL       = -std=c++17 -O3 -fmad=false -Werror all-warnings -Iinclude -Isrc $(NVCCFLAGS)
 CUDA_LAST     := $(lastword $(CUDA_ARCH))
 CUDA_PTX      := -gencode arch=compute_$(CUDA_LAST),code=compute_$(CUDA_LAST)
 NVCC_GENCODE  := $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a)) \

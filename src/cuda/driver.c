@@ -154,6 +154,11 @@ bool cuda_driver_in_use(void)
     return true;
 }
 
+bool cuda_driver_seen(void)
+{
+    return atomic_load_explicit(&used, memory_order_relaxed);
+}
+
 enum choir_status cuda_driver_init(void)
 {
     const struct cuda_driver *cu = cuda_driver();

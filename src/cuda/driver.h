@@ -23,7 +23,7 @@
     X(cuDeviceGetName) X(cuDeviceGetPCIBusId) X(cuDeviceCanAccessPeer)                             \
     X(cuDevicePrimaryCtxRetain) X(cuDevicePrimaryCtxRelease) X(cuDevicePrimaryCtxGetState)         \
     X(cuCtxGetCurrent) X(cuCtxSetCurrent) X(cuCtxPushCurrent) X(cuCtxPopCurrent) X(cuCtxGetDevice) \
-    X(cuCtxGetId) X(cuCtxEnablePeerAccess)                                                         \
+    X(cuCtxGetId) X(cuCtxEnablePeerAccess) X(cuCtxSynchronize)                                     \
     X(cuMemAlloc) X(cuMemFree) X(cuMemHostAlloc) X(cuMemFreeHost) X(cuMemHostGetDevicePointer)     \
     X(cuMemcpyAsync) X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyDtoDAsync)                \
     X(cuMemsetD8Async) X(cuMemsetD32Async)                                                         \
@@ -31,6 +31,8 @@
     X(cuStreamGetCtx) X(cuStreamIsCapturing) X(cuThreadExchangeStreamCaptureMode)                  \
     X(cuStreamWaitEvent) X(cuStreamWriteValue32) X(cuStreamWriteValue64)                           \
     X(cuStreamWaitValue32) X(cuStreamWaitValue64)                                                  \
+    X(cuStreamBeginCapture) X(cuStreamEndCapture) X(cuGraphInstantiate) X(cuGraphLaunch)           \
+    X(cuGraphExecDestroy) X(cuGraphDestroy)                                                        \
     X(cuEventCreate) X(cuEventRecord) X(cuEventQuery) X(cuEventDestroy) X(cuEventSynchronize)      \
     X(cuModuleLoadData) X(cuModuleGetFunction) X(cuModuleGetGlobal) X(cuModuleUnload)              \
     X(cuFuncSetAttribute) X(cuLaunchKernel) X(cuLaunchKernelEx)                                    \
@@ -49,7 +51,9 @@
     X(cuFuncLoad, "cuFuncLoad", false, (CUfunction)) /* these three: 12.4 */                       \
     X(cuModuleGetFunctionCount, "cuModuleGetFunctionCount", false, (unsigned *, CUmodule))         \
     X(cuModuleEnumerateFunctions, "cuModuleEnumerateFunctions", false,                             \
-      (CUfunction *, unsigned, CUmodule))
+      (CUfunction *, unsigned, CUmodule))                                                          \
+    /* 12.8 has a second version, which older drivers lack */                                      \
+    X(cuEventElapsedTime, "cuEventElapsedTime", true, (float *, CUevent, CUevent))
 /* clang-format on */
 
 struct cuda_driver {

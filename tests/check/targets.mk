@@ -19,6 +19,22 @@ test-long: needs
 	$(BUILD_TESTS) all tests
 	@CHOIR_TEST_LONG=1 CHOIR_TEST_SECONDS=1800 tests/check/run $(BUILD) $(T)
 
+## test-gpu         drawn operations, graphs and faults on the GPUs present
+.PHONY: test-gpu
+ifneq ($(CUDA_H),)
+GPU_TESTS := $(patsubst tests/gpu/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/gpu/test_*.c)))
+$(GPU_TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/gpu/%.o $(BUILD)/obj/tests/gpu/gpu.o $(TEST_LIB) $(BUILD)/libchoir_internal.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(LIBS) $(LDFLAGS)
+$(BUILD)/obj/tests/gpu/%.o: CPPFLAGS += -isystem $(dir $(CUDA_H))
+test-gpu: needs
+	$(BUILD_TESTS) all $(GPU_TESTS)
+	@tests/check/run $(BUILD) $(or $(T),$(patsubst $(BUILD)/tests/test_%,%,$(GPU_TESTS)))
+else
+test-gpu:
+	@echo "skipped test-gpu: this library is built without CUDA"
+endif
+
 ## check            rules of the house: dependencies, documented headers, exported symbols, format
 check: needs
 	$(BUILD_TESTS) all

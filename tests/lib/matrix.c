@@ -393,9 +393,16 @@ uint64_t matrix_run(choir_comm *comm, const struct matrix_op *op, choir_stream *
         CHECK_OK(choir_op_create_scaled(comm, &scale, op->sample.type, &o));
     else if (made)
         CHECK_OK(choir_op_create_user(comm, sample_compose, NULL, 0, &o));
-    enum choir_status st = call(comm, op, &b, o, stream);
+    struct buffers there = b;
+    const struct matrix_elsewhere *away = op->elsewhere;
+    uint8_t *taken = away ? away->take(away->context, b.memory, b.bytes) : b.memory;
+    there.in = taken + (b.in - b.memory);
+    there.out = taken + (b.out - b.memory);
+    enum choir_status st = call(comm, op, &there, o, stream);
     if (st == CHOIR_OK && stream)
         st = choir_stream_wait(stream);
+    if (away)
+        away->give(away->context, taken, b.memory, b.bytes);
     struct choir_error e = {.bytes = sizeof(e)};
     choir_comm_last_error(comm, &e);
     if (st != CHOIR_OK)

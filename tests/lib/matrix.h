@@ -11,6 +11,12 @@
 
 #define MATRIX_RANKS 16
 
+/* Where buffers lie during the call, if not in host memory: `memory` goes there before it and comes back after it. */
+struct matrix_elsewhere {
+    void *(*take)(void *context, const void *memory, uint64_t bytes);
+    void (*give)(void *context, void *taken, void *memory, uint64_t bytes); /* the call has ended */
+    void *context;
+};
 struct matrix_op {
     enum choir_kind kind; /* EXCHANGE: sends and receives in a group */
     struct sample sample; /* type, op; salt tells operations apart */
@@ -18,6 +24,7 @@ struct matrix_op {
     uint64_t count;
     bool in_place, offsets, mapped; /* mapped: choir_mem_alloc */
     uint32_t shift_in, shift_out;   /* bytes off alignment */
+    const struct matrix_elsewhere *elsewhere; /* NULL: nowhere */
     /* v-forms: what rank q sends to rank p, or holds: of[q][p], of[0][p] */
     uint64_t of[MATRIX_RANKS][MATRIX_RANKS];
 };

@@ -34,8 +34,8 @@ DEV uint32_t bit(uint32_t mask, uint32_t i)
 /* A local input, scaled or divided as the call says. */
 template <class T> DEV uint64_t input_scaled(const cuda_exchange_call &c, uint64_t w)
 {
-    if (c.scale)
-        w = scale_word<T>(w, load_word(c.scale, T::bytes));
+    if (c.scaled)
+        w = scale_word<T>(w, c.scale ? load_word(c.scale, T::bytes) : c.scalar);
     if (c.divide_in)
         w = divide_word<T>(w, c.divide_in);
     return w;
@@ -218,7 +218,7 @@ DEV bool onto_itself(const cuda_exchange_call &c, const cuda_result &result)
 {
     const cuda_source &source = c.what.source[result.first];
     return c.in_place && result.count == 1 && source.peer == CUDA_LOCAL &&
-           c.in + source.off * c.elem == c.out + result.off * c.elem && !c.scale && !c.divide_in &&
+           c.in + source.off * c.elem == c.out + result.off * c.elem && !c.scaled && !c.divide_in &&
            !c.divide_out;
 }
 

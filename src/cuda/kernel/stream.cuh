@@ -68,7 +68,7 @@ DEV void input_pairs(const cuda_exchange_call &c, line16 *x, const uint8_t *from
     UNROLL
     for (uint32_t k = 0; k < K; k++)
         x[k] = K > 1 ? load_data((const line16 *)(from + k * step)) : load_pair(from, left);
-    if (!c.scale && !c.divide_in)
+    if (!c.scaled && !c.divide_in)
         return;
     UNROLL
     for (uint32_t k = 0; k < K; k++)

@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * device.c: device calls: operations on GPU memory, in the order of a CUDA stream. The call looks its plan up, puts a kernel into
+ * the stream and returns. What a kernel finds wrong it leaves in pinned memory, where a timer sees it and breaks the
+ * communicator, as a host call would have done.
+ *
+ * All ranks of an operation make a device call: that is in its signature.
+ */
+#include "base/knob.h"
+#include "comm/comm.h"
+#include "cuda/engine.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define DEVICE_SALT 0x67707521u /* a host call never has the signature of a device call */
+#define FAULT_PERIOD_NS 20000000u
+
+struct comm_device {
+    struct cuda_comm *gpu;
+    struct plan_cluster cluster;
+    struct plan_table *table;
+    struct plan_cache *bound;
+    struct service_timer timer;
+    bool timed;
+};
+
+/* --- which calls are device calls ---------------------------------------------------------------------- */
+
+static enum choir_status where_is(struct choir_comm *c, const void *memory, const char *argument,
+                                  struct cuda_pointer *out)
+{
+    enum choir_status st = cuda_device_of_pointer(memory, out);
+    if (st != CHOIR_OK)
+        return comm_take_error(c, st);
+    if (out->where == CUDA_DEVICE && c->device && out->ordinal != cuda_comm_ordinal(c->device->gpu))
+        return comm_fail(c, CHOIR_ERR_POINTER,
+                         "pass memory of the device that was current when the communicator was "
+                         "created",
+                         "%s is memory of GPU %d, the communicator is on GPU %d", argument,
+                         out->ordinal, cuda_comm_ordinal(c->device->gpu));
+    return CHOIR_OK;
+}
+
+static enum choir_status no_gpu(struct choir_comm *c)
+{
+    if (!cuda_driver())
+        return comm_fail(c, CHOIR_ERR_UNSUPPORTED, base_error_thread()->remedy,
+                         "stream is a CUDA stream: %s", base_error_thread()->text);
+    return comm_fail(c, CHOIR_ERR_UNSUPPORTED,
+                     "create the communicator after a first CUDA call on all its ranks, at most 16, "
+                     "on one host and GPUs that reach each other",
+                     "stream is a CUDA stream or a buffer is GPU memory, and the communicator has "
+                     "no GPUs");
+}
+
+enum choir_status device_call_stream(struct choir_comm *c, const void *in, const void *out,
+                                     struct choir_stream **stream)
+{
+    struct cuda_pointer a = {.where = CUDA_HOST}, b = a;
+    if (!stream_is_cuda(*stream) && !cuda_driver_in_use())
+        return CHOIR_OK;
+    enum choir_status st = where_is(c, in, "send", &a);
+    if (st == CHOIR_OK)
+        st = where_is(c, out, "recv", &b);
+    if (st != CHOIR_OK)
+        return st;
+    bool on_gpu = a.where == CUDA_DEVICE || b.where == CUDA_DEVICE;
+    if (!stream_is_cuda(*stream)) {
+        if (!on_gpu)
+            return CHOIR_OK;
+        if (*stream)
+            return comm_fail(c, CHOIR_ERR_ARGUMENT,
+                             "use a stream of choir_stream_from_cuda for GPU memory",
+                             "%s is GPU memory and the stream is a host stream",
+                             a.where == CUDA_DEVICE ? "send" : "recv");
+        *stream = stream_of_cuda(NULL);
+    }
+    if (!c->device)
+        return no_gpu(c);
+    if ((in && a.where == CUDA_HOST) || (out && b.where == CUDA_HOST))
+        return comm_fail(c, CHOIR_ERR_POINTER,
+                         "pass GPU memory, or host memory of cudaMallocHost or cudaHostRegister",
+                         "%s is host memory that the GPU cannot reach",
+                         in && a.where == CUDA_HOST ? "send" : "recv");
+    return CHOIR_OK;
+}
+
+/* --- plans ---------------------------------------------------------------------------------------------- */
+
+static void device_shape(const struct choir_comm *c, const struct comm_call *call, uint32_t rank,
+                         struct choir_shape *shape)
+{
+    call_shape(c, call, shape);
+    shape->rank = rank;
+    shape->slot_bytes = CUDA_SLOT_BYTES;
+    shape->depth = CUDA_DEPTH;
+    shape->window = CUDA_LANES;
+}
+
+/* Whether every rank's plan follows from what this rank was told. */
+static bool all_known(enum choir_kind kind)
+{
+    return kind != CHOIR_EXCHANGE && kind != CHOIR_ALL_TO_ALL_V && kind != CHOIR_GATHER_V &&
+           kind != CHOIR_SCATTER_V;
+}
+
+/* In a plan of another rank only the lengths of messages matter, which all know; its own block's place does not. */
+static enum choir_status build(struct choir_comm *c, const struct comm_call *call,
+                               const char *algorithm, struct choir_plan **plans)
+{
+    enum choir_status st = CHOIR_OK;
+    for (uint32_t r = 0; r < c->host.size && st == CHOIR_OK; r++) {
+        struct choir_shape shape;
+        device_shape(c, call, r, &shape);
+        if (r == c->host.rank || all_known(call->kind))
+            st = plan_build(algorithm, &shape, &plans[r]);
+    }
+    return st;
+}
+
+static enum choir_status bind_plans(struct choir_comm *c, struct choir_plan **plans, uint32_t elem,
+                                    uint64_t scratch_bytes, enum choir_status st,
+                                    struct cuda_bound **bound)
+{
+    if (st == CHOIR_OK)
+        st = cuda_bound_create(c->device->gpu, (const struct choir_plan *const *)plans, elem,
+                               scratch_bytes, bound);
+    for (uint32_t r = 0; r < c->host.size; r++)
+        plan_free(plans[r]);
+    return st == CHOIR_OK ? st : comm_take_error(c, st);
+}
+
+static enum choir_status bind_call(struct choir_comm *c, const struct comm_call *call,
+                                   uint64_t scratch_bytes, struct cuda_bound **bound)
+{
+    struct choir_plan *plans[CUDA_RANKS] = {NULL};
+    struct choir_shape shape;
+    device_shape(c, call, c->host.rank, &shape);
+    const char *algorithm = call_flat(c, call) ? call_flat(c, call)
+                                               : plan_table_choose(c->device->table, &shape, false);
+    return bind_plans(c, plans, shape.type_bytes, scratch_bytes, build(c, call, algorithm, plans),
+                      bound);
+}
+
+/* Finds the plan of a call, or makes it. owned: the caller frees it. Where inputs are scaled into memory of the plan, there is a
+ * plan for that. */
+static enum choir_status find(struct choir_comm *c, const struct comm_call *call,
+                              const struct cuda_work *w, struct cuda_bound **bound, bool *owned)
+{
+    uint8_t key[CALL_KEY_BYTES + 1];
+    size_t bytes = call_key(c, call, key);
+    bool changed = (w->scaled || w->divide_in) && call->kind != CHOIR_ALL_REDUCE;
+    *owned = false;
+    if (bytes)
+        key[bytes++] = changed;
+    *bound = bytes ? plan_cache_find(c->device->bound, key, bytes) : NULL;
+    if (*bound)
+        return CHOIR_OK;
+    enum choir_status st = bind_call(c, call, changed ? w->in_bytes : 0, bound);
+    if (st == CHOIR_OK)
+        *owned = !bytes || plan_cache_add(c->device->bound, key, bytes, *bound, cuda_bound_free) !=
+                               CHOIR_OK;
+    return st;
+}
+
+/* --- operations ------------------------------------------------------------------------------------------ */
+
+/* What the call's arithmetic asks of the kernels beside the plan (run.c has the rule). */
+static enum choir_status take_op(struct choir_comm *c, const struct comm_call *call,
+                                 struct cuda_work *w)
+{
+    w->reduces = plan_kind_reduces(call->kind);
+    w->type = call->type;
+    w->op = call->op;
+    if (!w->reduces)
+        return CHOIR_OK;
+    const struct comm_op *made = op_find(c, call->op);
+    if (made && made->fn)
+        return comm_fail(c, CHOIR_ERR_OP, "use it on host memory, or a built-in operation",
+                         "op is a function of the program, which a GPU cannot call");
+    if (made)
+        w->op = CHOIR_SUM, w->scaled = made->scaled, w->scale = made->scale;
+    if (call->op == CHOIR_AVG)
+        *(comm_small_float(call->type) ? &w->divide_in : &w->divide_out) = c->host.size;
+    return CHOIR_OK;
+}
+
+/* How long the buffers are, and whether they overlap. */
+static void measure(const struct choir_comm *c, const struct comm_call *call, struct cuda_work *w)
+{
+    struct choir_shape shape;
+    uint64_t in, out, elem = choir_type_bytes(call->type);
+    call_shape(c, call, &shape);
+    plan_shape_extent(&shape, &in, &out);
+    w->in_bytes = in * elem;
+    w->out_bytes = out * elem;
+    const uint8_t *i = call->in, *o = call->out;
+    w->in_place = i && o && i < o + w->out_bytes && o < i + w->in_bytes;
+}
+
+static enum choir_status enqueue(struct choir_comm *c, struct cuda_work *w,
+                                 struct choir_stream *stream)
+{
+    w->stream = stream_cuda(stream);
+    enum choir_status st = cuda_enqueue(c->device->gpu, w);
+    return st == CHOIR_OK ? st : comm_take_error(c, st);
+}
+
+static enum choir_status run_locked(struct choir_comm *c, const struct comm_call *call,
+                                    struct choir_stream *stream)
+{
+    bool owned = false;
+    struct cuda_bound *bound = NULL;
+    struct cuda_work w = {.in = call->in, .out = call->out};
+    w.signature = call_signature(c, call) ^ DEVICE_SALT;
+    ++c->host.sequence;
+    watch_record(c, call, w.signature);
+    enum choir_status st = take_op(c, call, &w);
+    if (st != CHOIR_OK || (!call->count && call->kind < CHOIR_BARRIER))
+        return st;
+    measure(c, call, &w);
+    st = find(c, call, &w, &bound, &owned);
+    if (st != CHOIR_OK)
+        return st;
+    w.bound = bound;
+    st = enqueue(c, &w, stream);
+    if (owned)
+        cuda_bound_free(bound);
+    return st;
+}
+
+enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
+                             struct choir_stream *stream)
+{
+    device_look(c);
+    enum choir_status st = (enum choir_status)atomic_load(&c->host.broken);
+    if (st != CHOIR_OK)
+        return st;
+    if (!comm_enter(c))
+        return CHOIR_ERR_BUSY;
+    st = run_locked(c, call, stream);
+    comm_leave(c);
+    return st;
+}
+
+enum choir_status device_exchange(struct choir_comm *c, const struct comm_message *list, uint32_t n,
+                                  struct choir_stream *stream)
+{
+    struct choir_plan *plans[CUDA_RANKS] = {NULL};
+    struct cuda_bound *bound = NULL;
+    struct cuda_work w = {.type = CHOIR_UINT8, .signature = COMM_EXCHANGE_SIGNATURE ^ DEVICE_SALT};
+    if (!comm_enter(c))
+        return CHOIR_ERR_BUSY;
+    ++c->host.sequence;
+    enum choir_status st =
+        exchange_plan(c, list, n, CUDA_SLOT_BYTES, CUDA_DEPTH, 1, &plans[c->host.rank]);
+    if (st == CHOIR_OK)
+        st = bind_plans(c, plans, 1, 0, st, &bound);
+    w.bound = bound;
+    if (st == CHOIR_OK)
+        st = enqueue(c, &w, stream);
+    cuda_bound_free(bound);
+    comm_leave(c);
+    return st;
+}
+
+/* --- what kernels found wrong ------------------------------------------------------------------------------ */
+
+static void blame(struct choir_comm *c, const struct cuda_report *r)
+{
+    char text[256] = "another call";
+    struct base_error_at at = {(int)c->host.rank, (int)r->peer, c->host.sequence, 0, "cuda"};
+    if (r->code == CUDA_FAULT_LATE) {
+        host_comm_break(&c->host, CHOIR_ERR_TIMEOUT, &at,
+                        "look for what keeps that rank; CHOIR_TIMEOUT sets the limit",
+                        "a kernel of rank %u has waited %.1f s for rank %u", c->host.rank,
+                        (double)c->timeout_ns / 1e9, r->peer);
+    } else if (r->code == CUDA_FAULT_SIGNATURE) {
+        watch_explain_record(c, r->signature, r->seen ^ DEVICE_SALT, r->peer, text, sizeof(text));
+        host_comm_break(
+            &c->host, CHOIR_ERR_MISMATCH, &at,
+            "all ranks must call the same collectives with the same arguments, in the same order",
+            "%s", text);
+    }
+}
+
+void device_look(struct choir_comm *c)
+{
+    struct cuda_report report;
+    if (c->device && cuda_comm_fault(c->device->gpu, &report) && !atomic_load(&c->host.broken))
+        blame(c, &report);
+}
+
+static void look(void *arg)
+{
+    device_look(arg);
+}
+
+void device_stop(struct choir_comm *c)
+{
+    if (c->device)
+        cuda_comm_abort(c->device->gpu);
+}
+
+/* --- life ---------------------------------------------------------------------------------------------------- */
+
+/* Who can do without GPUs does not fail for them. */
+static void without(const struct choir_comm *c)
+{
+    base_log(BASE_WARN, (int)c->host.rank, "no GPU memory in this communicator: %s; %s",
+             base_error_thread()->text, base_error_thread()->remedy);
+}
+
+void device_here(struct choir_comm *c)
+{
+    if (cuda_here(&c->here) != CHOIR_OK)
+        without(c);
+}
+
+void device_open(struct choir_comm *c, struct cuda_card *card)
+{
+    struct cuda_comm *gpu = NULL;
+    *card = (struct cuda_card){0};
+    if (c->layout->hosts > 1)
+        return;
+    if (cuda_comm_open(c->here, c->host.rank, c->host.size, c->timeout_ns, card, &gpu) !=
+        CHOIR_OK) {
+        without(c);
+        return;
+    }
+    c->device = gpu ? calloc(1, sizeof(*c->device)) : NULL;
+    if (c->device)
+        c->device->gpu = gpu;
+    else
+        cuda_comm_close(gpu), *card = (struct cuda_card){0};
+}
+
+static enum choir_status meet(struct choir_comm *c, const struct cuda_card *card)
+{
+    struct comm_device *d = c->device;
+    bool same[CUDA_RANKS];
+    for (uint32_t r = 0; r < c->host.size; r++) {
+        same[r] = !memcmp(&c->host.member[r]->id, &host_process.id, sizeof(host_process.id));
+        if (!card[r].present)
+            return base_fail(CHOIR_ERR_UNSUPPORTED,
+                             "use CUDA on all ranks before the communicator is created, or on none",
+                             "rank %u has a GPU and rank %u has none", c->host.rank, r);
+    }
+    enum choir_status st = cuda_comm_meet(d->gpu, card, same);
+    plan_cluster_default(&d->cluster, c->layout);
+    cuda_comm_cluster(d->gpu, &d->cluster);
+    if (st == CHOIR_OK)
+        st = plan_table_create(&d->cluster, knob_text(KNOB_ALGO), &d->table);
+    d->bound = plan_cache_create(256);
+    if (st == CHOIR_OK && !d->bound)
+        st = base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for the cache of plans");
+    return st;
+}
+
+bool device_meet(struct choir_comm *c, const struct cuda_card *card)
+{
+    if (!c->device)
+        return false;
+    if (meet(c, card) == CHOIR_OK)
+        return true;
+    without(c);
+    return false;
+}
+
+enum choir_status device_prove(struct choir_comm *c)
+{
+    struct comm_device *d = c->device;
+    enum choir_status st = cuda_comm_prove(d->gpu);
+    if (st != CHOIR_OK)
+        return st;
+    d->timer = (struct service_timer){.period_ns = FAULT_PERIOD_NS, .fn = look, .arg = c};
+    d->timed = true;
+    service_timer_add(&d->timer);
+    return CHOIR_OK;
+}
+
+void device_close(struct choir_comm *c)
+{
+    struct comm_device *d = c->device;
+    if (!d)
+        return;
+    if (d->timed)
+        service_timer_remove(&d->timer);
+    cuda_comm_quiesce(d->gpu); /* before its plans' memory goes */
+    plan_cache_free(d->bound);
+    plan_table_free(d->table);
+    cuda_comm_close(d->gpu);
+    free(d);
+    c->device = NULL;
+}

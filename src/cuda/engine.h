@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine.h: the CUDA engine as src/comm sees it: a communicator's GPU side, and running plans there. Needs no CUDA toolkit
+ * (absent.c). The engine knows ranks, plans and memory; how ranks meet is comm's business.
+ *
+ *   mailbox.c   memory that the GPUs of a host share, and what kernels are told of it
+ *   form.c      exchanges, recognised from the steps of plans      bind.c   tables of any plan
+ *   bound.c     a plan made ready to launch                         launch.c launching it
+ *   kernel/     what runs on the GPU
+ */
+#ifndef CUDA_ENGINE_H
+#define CUDA_ENGINE_H
+
+#include "cuda/abi.h"
+#include "cuda/cuda.h"
+#include "plan/plan.h"
+
+struct cuda_comm;  /* of one rank */
+struct cuda_bound; /* a plan, ready to be launched again and again */
+struct cuda_device;
+
+/* What the other ranks need to know of a rank's GPU. */
+struct cuda_card {
+    uint32_t present; /* 0: the rank has none, and nothing else is set */
+    int32_t ordinal;  /* in its own process */
+    uint8_t uuid[16];
+    uint64_t address, bytes; /* of its mailbox, in its own process */
+    uint8_t handle[64];      /* for other processes of the host */
+};
+/* The device of the thread's current context, if the process uses CUDA; else *device = NULL, which is no error. */
+enum choir_status cuda_here(struct cuda_device **device);
+/* Makes the GPU side of a communicator on a device, if it fits (at most CUDA_RANKS, all on one host); else *comm = NULL and
+ * card->present = 0, which is no error. device NULL: so, too. */
+enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint32_t ranks,
+                                 uint64_t limit_ns,
+                                 struct cuda_card *card, struct cuda_comm **comm);
+/* Maps the mailboxes of all ranks and writes a word into each. card[r], same_process[r]: of rank r. The record names the rank that cannot be
+ * reached. */
+enum choir_status cuda_comm_meet(struct cuda_comm *comm, const struct cuda_card *card,
+                                 const bool *same_process);
+/* Once all ranks have met: whether their words have come. */
+enum choir_status cuda_comm_prove(struct cuda_comm *comm);
+/* Its kernels end, now and later; any thread, no CUDA call. */
+void cuda_comm_abort(struct cuda_comm *comm);
+/* What made a kernel give up; false: nothing did. Any thread, no CUDA call. */
+bool cuda_comm_fault(const struct cuda_comm *comm, struct cuda_report *report);
+/* Waits until its kernels have ended. */
+void cuda_comm_quiesce(struct cuda_comm *comm);
+/* After that: frees what peers cannot reach any more; the rest goes once they have closed too. */
+void cuda_comm_close(struct cuda_comm *comm);
+int cuda_comm_ordinal(const struct cuda_comm *comm); /* of its device */
+uint64_t cuda_comm_bytes(const struct cuda_comm *comm);
+/* Constants of the links between its GPUs, into a cluster whose layout is set. */
+void cuda_comm_cluster(const struct cuda_comm *comm, struct plan_cluster *cluster);
+
+/* Makes a plan ready. scratch_bytes: room for scaled inputs, if any are to be. plans: all ranks' plans [ranks], or only this rank's, the others NULL, where each knows its own sizes only. elem:
+ * bytes of an element. Which kernels run it depends on what all ranks know, so that both ends of a message agree. */
+enum choir_status cuda_bound_create(struct cuda_comm *comm, const struct choir_plan *const *plans,
+                                    uint32_t elem, uint64_t scratch_bytes,
+                                    struct cuda_bound **bound);
+void cuda_bound_free(void *bound);
+
+struct cuda_work {
+    const struct cuda_bound *bound;
+    struct CUstream_st *stream;
+    const void *in;
+    void *out;
+    uint64_t in_bytes, out_bytes;
+    enum choir_type type;
+    choir_op op; /* of a reduction: a built-in one */
+    bool reduces, in_place;
+    uint32_t signature;
+    uint32_t divide_in, divide_out; /* by so much, unless 0 */
+    bool scaled;                    /* local inputs are multiplied by *scale */
+    const void *scale;              /* on the host it is read now, on the device when the kernel runs */
+};
+/* Puts the operation into the stream; returns at once. */
+enum choir_status cuda_enqueue(struct cuda_comm *comm, const struct cuda_work *work);
+
+#endif

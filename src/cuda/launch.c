@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * launch.c: puts an operation into a CUDA stream: one kernel for most. Nothing is allocated or waited for here, so it may be
+ * captured into a graph. Numbers of messages are kept in device memory, so replays go on where the last one ended.
+ *
+ * Kernels of exchanges scale and divide by the way, but for averages of signed integers, which their combining kernels know as
+ * unsigned; around any other plan's kernel, kernels of their own do.
+ */
+#include "cuda/bound.h"
+#include "cuda/combination.h"
+#include "cuda/stream.h"
+#include <stdio.h>
+#include <string.h>
+
+#define APPLY_BLOCKS 128u
+
+struct scalar { /* what inputs are multiplied by */
+    uint64_t value;
+    const void *at; /* NULL: value */
+};
+
+static enum choir_status find(struct cuda_comm *comm, CUfunction *kept, const char *prefix,
+                              const char *suffix)
+{
+    char name[64];
+    if (base_likely(*kept != NULL))
+        return CHOIR_OK;
+    snprintf(name, sizeof(name), "choir_%s_%s", prefix, suffix);
+    return cuda_device_function(comm->device, name, kept);
+}
+
+static enum choir_status launch(CUfunction f, uint32_t blocks, uint32_t threads, CUstream stream,
+                                void **arguments)
+{
+    CUresult r = cuda_driver()->cuLaunchKernel(f, blocks, 1, 1, threads, 1, 1, 0, stream, arguments,
+                                               NULL);
+    return r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "launching a collective");
+}
+
+/* The kernel of a form for a type and operation. */
+static enum choir_status pick(struct cuda_comm *comm, const struct cuda_work *w,
+                              enum cuda_form form, CUfunction *function)
+{
+    static const char *const prefix[CUDA_FORMS] = {"words", "lines", "stream", "plan"};
+    /* Mere movement is the same for all. */
+    CUfunction *kept = w->reduces ? &comm->combine[form][w->type][w->op] : &comm->move[form];
+    const char *suffix = "move";
+    if (base_unlikely(!*kept) && w->reduces) {
+        const struct cuda_combination *pair = cuda_combination_find(w->type, w->op);
+        if (!pair)
+            return base_fail(CHOIR_ERR_OP, "use an operation that is defined for the type",
+                             "op %s is not defined for type %s", choir_op_name(w->op),
+                             choir_type_name(w->type));
+        suffix = pair->suffix;
+    }
+    enum choir_status st = find(comm, kept, prefix[form], suffix);
+    *function = *kept;
+    return st;
+}
+
+/* --- scaling and dividing ------------------------------------------------------------------------------- */
+
+static const char *type_suffix(enum choir_type type)
+{
+    static const char *const name[CHOIR_TYPES] = {
+#define SUFFIX(lower, value) [value] = #lower,
+        CUDA_TYPES(SUFFIX)
+#undef SUFFIX
+    };
+    return name[type];
+}
+
+static enum choir_status divide(struct cuda_comm *comm, const struct cuda_work *w, void *data,
+                                uint64_t bytes, uint32_t by)
+{
+    enum choir_status st = find(comm, &comm->divide[w->type], "divide", type_suffix(w->type));
+    void *arguments[] = {&data, &bytes, &by};
+    if (st != CHOIR_OK || !bytes)
+        return st;
+    return launch(comm->divide[w->type], APPLY_BLOCKS, CUDA_THREADS, w->stream, arguments);
+}
+
+static enum choir_status scale(struct cuda_comm *comm, const struct cuda_work *w, void *to,
+                               struct scalar by)
+{
+    enum choir_status st = find(comm, &comm->scale[w->type], "scale", type_suffix(w->type));
+    uint64_t bytes = w->in_bytes;
+    const void *from = w->in;
+    void *arguments[] = {&to, &from, &bytes, &by.at, &by.value};
+    if (st != CHOIR_OK || !bytes)
+        return st;
+    return launch(comm->scale[w->type], APPLY_BLOCKS, CUDA_THREADS, w->stream, arguments);
+}
+
+/* Inputs as the plan wants them, where they may be written. */
+static enum choir_status prepare(struct cuda_comm *comm, const struct cuda_work *w,
+                                 struct scalar by, const void **in)
+{
+    if (!w->scaled && !w->divide_in)
+        return CHOIR_OK;
+    void *to = w->bound->scratch ? w->bound->scratch : w->out;
+    *in = to;
+    if (w->scaled)
+        return scale(comm, w, to, by);
+    if (to != w->in) {
+        CUresult r = cuda_driver()->cuMemcpyDtoDAsync((CUdeviceptr)(uintptr_t)to,
+                                                      (CUdeviceptr)(uintptr_t)w->in, w->in_bytes,
+                                                      w->stream);
+        if (r != CUDA_SUCCESS)
+            return cuda_fail(r, "copying an input");
+    }
+    return divide(comm, w, to, w->in_bytes, w->divide_in);
+}
+
+/* --- kernels of plans ------------------------------------------------------------------------------------ */
+
+static enum choir_status run_exchanges(struct cuda_comm *comm, const struct cuda_work *w,
+                                       struct scalar by)
+{
+    const struct cuda_bound *b = w->bound;
+    bool later = w->type == CHOIR_INT8 || w->type == CHOIR_INT16 || w->type == CHOIR_INT32 ||
+                 w->type == CHOIR_INT64;
+    struct cuda_exchange_call call = {.view = comm->view,
+                                      .in = w->in,
+                                      .out = w->out,
+                                      .signature = w->signature,
+                                      .elem = b->elem,
+                                      .in_place = w->in_place,
+                                      .divide_in = w->divide_in,
+                                      .divide_out = later ? 0 : w->divide_out,
+                                      .scaled = w->scaled,
+                                      .scalar = by.value,
+                                      .scale = by.at};
+    void *arguments[] = {&call};
+    enum choir_status st = CHOIR_OK;
+    for (uint32_t i = 0; i < b->launches && st == CHOIR_OK; i++) {
+        CUfunction f = NULL;
+        st = pick(comm, w, b->launch[i].form, &f);
+        call.what = b->launch[i].what;
+        if (st == CHOIR_OK)
+            st = launch(f, call.what.lanes, b->launch[i].threads, w->stream, arguments);
+    }
+    if (st == CHOIR_OK && later && w->divide_out)
+        st = divide(comm, w, w->out, w->out_bytes, w->divide_out);
+    return st;
+}
+
+static enum choir_status run_plan(struct cuda_comm *comm, const struct cuda_work *w,
+                                  struct scalar by)
+{
+    const struct cuda_bound *b = w->bound;
+    const void *in = w->in;
+    CUfunction f = NULL;
+    enum choir_status st = prepare(comm, w, by, &in);
+    if (st == CHOIR_OK)
+        st = pick(comm, w, CUDA_PLAN, &f);
+    struct cuda_plan_call call = {.view = comm->view,
+                                  .in = in,
+                                  .out = w->out,
+                                  .signature = w->signature,
+                                  .plan = b->plan,
+                                  .tmp = b->tmp,
+                                  .staging = b->staging,
+                                  .pending = b->pending};
+    void *arguments[] = {&call};
+    if (st == CHOIR_OK)
+        st = launch(f, b->plan.window, CUDA_THREADS, w->stream, arguments);
+    if (st == CHOIR_OK && w->divide_out)
+        st = divide(comm, w, w->out, w->out_bytes, w->divide_out);
+    return st;
+}
+
+enum choir_status cuda_enqueue(struct cuda_comm *comm, const struct cuda_work *w)
+{
+    struct cuda_pointer where = {.where = CUDA_HOST};
+    struct scalar by = {0};
+    enum choir_status st = CHOIR_OK;
+    if (w->scaled)
+        st = cuda_device_of_pointer(w->scale, &where);
+    if (st == CHOIR_OK && w->scaled && where.where == CUDA_HOST)
+        memcpy(&by.value, w->scale, choir_type_bytes(w->type));
+    else
+        by.at = w->scale;
+    if (st == CHOIR_OK)
+        st = cuda_device_enter(comm->device);
+    if (st != CHOIR_OK)
+        return st;
+    st = w->bound->launches ? run_exchanges(comm, w, by) : run_plan(comm, w, by);
+    cuda_device_leave(comm->device);
+    return st;
+}

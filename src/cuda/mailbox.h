@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mailbox.h: the GPU side of a communicator, as the files of src/cuda share it. */
+#ifndef CUDA_MAILBOX_H
+#define CUDA_MAILBOX_H
+
+#include "cuda/device.h"
+#include "cuda/engine.h"
+
+/* How a message travels: in flagged words or lines, through slots; or a plan by the interpreter. */
+enum cuda_form { CUDA_WORDS, CUDA_LINES, CUDA_STREAM, CUDA_PLAN, CUDA_FORMS };
+
+struct cuda_retired {
+    struct cuda_retired *next;
+    CUdeviceptr memory;
+    uint64_t bytes;
+};
+
+/* What kernels and the host tell each other: pinned memory. */
+struct cuda_board {
+    uint32_t abort;
+    uint32_t unused[31];
+    struct cuda_report report;
+};
+
+struct cuda_comm {
+    struct cuda_device *device;
+    struct cuda_view view;
+    CUdeviceptr mailbox, private_memory; /* private: counts and state */
+    uint64_t mailbox_bytes, private_bytes;
+    struct cuda_board *board;
+    CUdeviceptr mapped[CUDA_RANKS]; /* by handle, of other processes */
+    CUstream stream;                /* for the library's own copies */
+    /* Kernels, looked up once: of a form, type and op; of a form; of a type. */
+    CUfunction combine[CUDA_FORMS][CHOIR_TYPES][CHOIR_OPS], move[CUDA_FORMS];
+    CUfunction divide[CHOIR_TYPES], scale[CHOIR_TYPES];
+    struct cuda_retired *retired; /* memory of plans that are kept no more: a graph may still have it */
+    bool met;
+    struct cuda_comm *next; /* closed, but peers may still write into its mailbox */
+};
+
+/* Between begin and end the device's context is current, and what the library does is no part of a capture, of this thread or
+ * another. */
+enum choir_status cuda_comm_begin(struct cuda_comm *comm, CUstreamCaptureMode *mode);
+void cuda_comm_end(struct cuda_comm *comm, CUstreamCaptureMode *mode);
+/* Copies on the communicator's own stream, and waits. */
+enum choir_status cuda_comm_upload(struct cuda_comm *comm, CUdeviceptr to, const void *from,
+                                   uint64_t bytes);
+
+#endif

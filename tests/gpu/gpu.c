@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the tests on GPUs share; see gpu.h. */
+#include "tests/gpu/gpu.h"
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ARENA_BYTES (256u << 20)
+
+void gpu_check(CUresult r, const char *what, const char *file, int line)
+{
+    const char *name = "?";
+    if (r == CUDA_SUCCESS)
+        return;
+    cuda_driver()->cuGetErrorName(r, &name);
+    test_fail_at(file, line, "%s: %s", what, name);
+}
+
+static int count_here(void)
+{
+    int n = 0;
+    if (cuda_driver_init() != CHOIR_OK || cuda_driver()->cuDeviceGetCount(&n) != CUDA_SUCCESS)
+        return 0;
+    return n;
+}
+
+int gpu_count(void)
+{
+    int *shared = test_shared(sizeof(*shared));
+    pid_t pid = fork();
+    if (!pid) {
+        *shared = count_here();
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+    return *shared;
+}
+
+static void *take(void *context, const void *memory, uint64_t bytes)
+{
+    void *there = gpu_alloc(context, bytes);
+    gpu_put(context, there, memory, bytes);
+    return there;
+}
+
+static void give(void *context, void *taken, void *memory, uint64_t bytes)
+{
+    gpu_get(context, memory, taken, bytes);
+    gpu_free(context, taken);
+}
+
+void gpu_open(struct gpu *g, int rank)
+{
+    int n = 0;
+    CUdevice device;
+    CHECK_OK(cuda_driver_init());
+    *g = (struct gpu){.cu = cuda_driver()};
+    GPU_OK(g->cu->cuDeviceGetCount(&n));
+    CHECK(n > 0);
+    g->ordinal = rank % n;
+    GPU_OK(g->cu->cuDeviceGet(&device, g->ordinal));
+    GPU_OK(g->cu->cuDevicePrimaryCtxRetain(&g->context, device));
+    GPU_OK(g->cu->cuCtxSetCurrent(g->context));
+    GPU_OK(g->cu->cuStreamCreateWithPriority(&g->stream, CU_STREAM_NON_BLOCKING, 0));
+    g->choir = choir_stream_from_cuda(g->stream);
+    CUdeviceptr arena;
+    g->arena_bytes = ARENA_BYTES;
+    GPU_OK(g->cu->cuMemAlloc(&arena, ARENA_BYTES));
+    g->arena = (uint8_t *)(uintptr_t)arena;
+    g->elsewhere = (struct matrix_elsewhere){take, give, g};
+}
+
+void gpu_close(struct gpu *g)
+{
+    GPU_OK(g->cu->cuStreamSynchronize(g->stream));
+    GPU_OK(g->cu->cuStreamDestroy(g->stream));
+    GPU_OK(g->cu->cuMemFree((CUdeviceptr)(uintptr_t)g->arena));
+}
+
+void *gpu_alloc(struct gpu *g, uint64_t bytes)
+{
+    uint8_t *p = g->arena + g->arena_used;
+    g->arena_used += (bytes + 511) & ~511ull;
+    CHECK(g->arena_used <= g->arena_bytes);
+    return p;
+}
+
+void gpu_free(struct gpu *g, void *memory)
+{
+    g->arena_used = (uint64_t)((uint8_t *)memory - g->arena);
+}
+
+void gpu_put(struct gpu *g, void *to, const void *from, uint64_t bytes)
+{
+    GPU_OK(g->cu->cuMemcpyHtoDAsync((CUdeviceptr)(uintptr_t)to, from, bytes, g->stream));
+    GPU_OK(g->cu->cuStreamSynchronize(g->stream));
+}
+
+void gpu_get(struct gpu *g, void *to, const void *from, uint64_t bytes)
+{
+    GPU_OK(g->cu->cuStreamSynchronize(g->stream));
+    GPU_OK(g->cu->cuMemcpyDtoHAsync(to, (CUdeviceptr)(uintptr_t)from, bytes, g->stream));
+    GPU_OK(g->cu->cuStreamSynchronize(g->stream));
+}
+
+void gpu_draw(struct matrix_op *op, enum choir_kind kind, int size, uint64_t slot, uint64_t *draw)
+{
+    do
+        matrix_draw(op, kind, size, slot, draw);
+    while (op->sample.op == CHOIR_OPS + 1); /* a function of the program */
+    op->mapped = false;
+}

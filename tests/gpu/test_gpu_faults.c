@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What goes wrong on GPUs: calls that differ, a rank that does not come, an abort, a process that dies, memory that cannot be used. Kernels
+ * end, the error names who, and the GPU stays usable.
+ */
+#include "tests/gpu/gpu.h"
+#include <signal.h>
+#include <unistd.h>
+
+#define COUNT 100000
+
+struct job {
+    struct choir_id id, next;
+};
+
+static enum choir_status outcome(choir_comm *c, struct gpu *g, struct choir_error *e)
+{
+    GPU_OK(g->cu->cuStreamSynchronize(g->stream)); /* no kernel hangs */
+    enum choir_status st = CHOIR_OK;
+    for (int i = 0; i < 300 && st == CHOIR_OK; i++, test_sleep_ms(10))
+        st = choir_comm_status(c);
+    *e = (struct choir_error){.bytes = sizeof(*e)};
+    choir_comm_last_error(c, e);
+    return st;
+}
+
+/* The same GPUs, another communicator. */
+static void works(const struct choir_id *id, int rank, int size, struct gpu *g)
+{
+    choir_comm *c;
+    float one = 1, *memory = gpu_alloc(g, 4);
+    CHECK_OK(choir_comm_create(id, rank, size, NULL, &c));
+    gpu_put(g, memory, &one, 4);
+    CHECK_OK(choir_all_reduce(c, memory, memory, 1, CHOIR_FLOAT32, CHOIR_SUM, g->choir));
+    gpu_get(g, &one, memory, 4);
+    CHECK_EQ(one, size);
+    CHECK_OK(choir_comm_destroy(c));
+    gpu_free(g, memory);
+}
+
+static void mismatch_body(int rank, int size, void *arg)
+{
+    const struct job *j = arg;
+    struct gpu g;
+    choir_comm *c;
+    struct choir_error e;
+    gpu_open(&g, rank);
+    CHECK_OK(choir_comm_create(&j->id, rank, size, NULL, &c));
+    void *in = gpu_alloc(&g, COUNT * 8), *out = gpu_alloc(&g, COUNT * 8);
+    CHECK_OK(choir_all_reduce(c, in, out, rank ? 90 : 100, CHOIR_FLOAT32, CHOIR_SUM, g.choir));
+    CHECK_EQ(outcome(c, &g, &e), CHOIR_ERR_MISMATCH);
+    CHECK_EQ(choir_all_reduce(c, in, out, 1, CHOIR_FLOAT32, CHOIR_SUM, g.choir),
+             CHOIR_ERR_MISMATCH);
+    CHECK_OK(choir_comm_destroy(c));
+    works(&j->next, rank, size, &g);
+    gpu_free(&g, out), gpu_free(&g, in);
+    gpu_close(&g);
+}
+
+static void late_body(int rank, int size, void *arg)
+{
+    const struct job *j = arg;
+    struct gpu g;
+    choir_comm *c;
+    struct choir_error e;
+    struct choir_config config = CHOIR_CONFIG_INIT;
+    config.timeout_ns = 1000000000;
+    gpu_open(&g, rank);
+    CHECK_OK(choir_comm_create(&j->id, rank, size, &config, &c));
+    void *in = gpu_alloc(&g, COUNT * 8), *out = gpu_alloc(&g, COUNT * 8);
+    if (!rank) {
+        CHECK_OK(choir_all_reduce(c, in, out, COUNT, CHOIR_FLOAT32, CHOIR_SUM, g.choir));
+        CHECK_EQ(outcome(c, &g, &e), CHOIR_ERR_TIMEOUT);
+        CHECK_EQ(e.peer, 1);
+    } else { /* hears of it */
+        CHECK_EQ(outcome(c, &g, &e), CHOIR_ERR_TIMEOUT);
+    }
+    CHECK_OK(choir_comm_destroy(c));
+    works(&j->next, rank, size, &g);
+    gpu_close(&g);
+}
+
+static void abort_body(int rank, int size, void *arg)
+{
+    const struct job *j = arg;
+    struct gpu g;
+    choir_comm *c;
+    struct choir_error e;
+    gpu_open(&g, rank);
+    CHECK_OK(choir_comm_create(&j->id, rank, size, NULL, &c));
+    void *in = gpu_alloc(&g, COUNT * 8), *out = gpu_alloc(&g, COUNT * 8);
+    if (!rank) {
+        CHECK_OK(choir_all_gather(c, in, out, 4, CHOIR_FLOAT32, g.choir));
+        test_sleep_ms(200);
+        CHECK_OK(choir_comm_abort(c));
+        CHECK_EQ(outcome(c, &g, &e), CHOIR_ERR_ABORTED);
+    } else {
+        for (int i = 0; i < 500 && choir_comm_status(c) == CHOIR_OK; i++)
+            test_sleep_ms(10);
+        CHECK_EQ(choir_comm_status(c), CHOIR_ERR_ABORTED);
+    }
+    CHECK_OK(choir_comm_destroy(c));
+    works(&j->next, rank, size, &g);
+    gpu_close(&g);
+}
+
+static void death_body(int rank, int size, void *arg)
+{
+    const struct job *j = arg;
+    struct gpu g;
+    choir_comm *c;
+    struct choir_error e;
+    gpu_open(&g, rank);
+    CHECK_OK(choir_comm_create(&j->id, rank, size, NULL, &c));
+    void *in = gpu_alloc(&g, COUNT * 8), *out = gpu_alloc(&g, COUNT * 8);
+    for (int i = 0; i < 10; i++)
+        CHECK_OK(choir_all_reduce(c, in, out, COUNT, CHOIR_FLOAT32, CHOIR_SUM, g.choir));
+    GPU_OK(g.cu->cuStreamSynchronize(g.stream));
+    if (rank)
+        _exit(0); /* without a goodbye */
+    CHECK_OK(choir_all_reduce(c, in, out, COUNT, CHOIR_FLOAT32, CHOIR_SUM, g.choir));
+    CHECK_EQ(outcome(c, &g, &e), CHOIR_ERR_PEER_DEAD);
+    CHECK_EQ(e.peer, 1);
+    CHECK_OK(choir_comm_destroy(c));
+    struct choir_id alone;
+    CHECK_OK(choir_id_create(&alone));
+    works(&alone, 0, 1, &g);
+    gpu_close(&g);
+}
+
+static void arguments_body(int rank, int size, void *arg)
+{
+    const struct job *j = arg;
+    struct gpu g;
+    choir_comm *c;
+    choir_stream *host;
+    float word = 0;
+    gpu_open(&g, rank);
+    CHECK_OK(choir_comm_create(&j->id, rank, size, NULL, &c));
+    CHECK_OK(choir_stream_create(&host));
+    void *in = gpu_alloc(&g, 8), *out = gpu_alloc(&g, 8);
+    CHECK_EQ(choir_all_reduce(c, in, out, 1, CHOIR_FLOAT32, CHOIR_SUM, host), CHOIR_ERR_ARGUMENT);
+    CHECK_EQ(choir_all_reduce(c, &word, out, 1, CHOIR_FLOAT32, CHOIR_SUM, g.choir),
+             CHOIR_ERR_POINTER);
+    /* Host and GPU memory by turns, and the default stream. */
+    for (int i = 0; i < 20; i++) {
+        word = 1;
+        CHECK_OK(choir_all_reduce(c, &word, &word, 1, CHOIR_FLOAT32, CHOIR_SUM, NULL));
+        CHECK_EQ(word, size);
+        gpu_put(&g, in, &word, 4);
+        CHECK_OK(choir_all_reduce(c, in, out, 1, CHOIR_FLOAT32, CHOIR_SUM, NULL));
+        GPU_OK(g.cu->cuStreamSynchronize(NULL));
+        gpu_get(&g, &word, out, 4);
+        CHECK_EQ(word, size * size);
+    }
+    CHECK_OK(choir_stream_destroy(host));
+    CHECK_OK(choir_comm_destroy(c));
+    gpu_close(&g);
+}
+
+static void run(int per_process, void (*fn)(int, int, void *))
+{
+    struct job j;
+    const char *env[] = {"CHOIR_TIMEOUT=20s", NULL};
+    struct test_ranks t = {
+        .ranks = 2, .per_process = per_process, .env = env, .fn = fn, .arg = &j};
+    if (!gpu_count())
+        test_skip("GPUs: there is none");
+    test_deadline(120);
+    test_id(&j.id), test_id(&j.next);
+    CHECK(test_ranks_try(&t));
+}
+
+static void mismatch(void)
+{
+    run(2, mismatch_body), run(1, mismatch_body);
+}
+static void late(void)
+{
+    run(2, late_body), run(1, late_body);
+}
+static void abort_it(void)
+{
+    run(2, abort_body), run(1, abort_body);
+}
+static void death(void)
+{
+    run(1, death_body);
+}
+static void arguments(void)
+{
+    run(2, arguments_body), run(1, arguments_body);
+}
+
+TEST_MAIN(TEST(arguments), TEST(mismatch), TEST(late), TEST(abort_it), TEST(death))
