@@ -5,7 +5,6 @@
  * another over the same mailboxes with ranks far apart.
  */
 #include "tests/lib/exchanges.hh"
-#include <thread>
 
 #define LANES 8u /* of every launch; those an operation does not want return at once */
 

@@ -110,8 +110,7 @@ static void by_their_steps(void)
     static const char *const are[] = {
         /* what is adjacent is one stretch; a loop; a copy's copy */
         "in[0:2] -> to 1 in[0:2]\nfrom 1 in[0:2] + in[0:2] -> out[0:2]",
-        "repeat 2 {\nin[0:4] -> to 1 each 1 in[0:4]\n}\nfrom 1 in[0:4] + from 2 in[0:4] -> "
-        "out[0:4]",
+        "repeat 2 {\nin[0:4] -> to 1 each 1 in[0:4]\n}\nfrom 1 in[0:4] + in[0:4] -> out[0:4]",
         "in[0] -> out[0]\nin[1:2] -> out[1:2]\nout[1:2] -> to 2 out[1:2]",
         "in[0] -> to 1 in[0], to 2 in[0], out[0]",
         "in[0] + in[1] -> out[0]",

@@ -7,10 +7,13 @@
 #define TESTS_EMULATE_HH
 
 #include "cuda/kernel/common.cuh"
+#include <memory> /* what has atomics of C++ comes before those of C */
+#include <string>
+#include <thread>
+#include <vector>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include <vector>
 
 #ifndef __clang__ /* which knows these words of C in C++ too */
 #define _Noreturn [[noreturn]]

@@ -15,8 +15,6 @@ extern "C" {
 #include "reduce/reduce.h"
 }
 #pragma GCC diagnostic pop
-#include <memory>
-#include <string>
 
 enum form { FORM_WORDS, FORM_LINES, FORM_STREAM, FORM_SPLIT };
 struct exchange_memory { /* shared memory of a block */
