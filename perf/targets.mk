@@ -16,6 +16,12 @@ $(BUILD)/bin/%_perf_mpi: $(BUILD)/obj/perf/%_perf.o $(filter-out %/mpi.o,$(PERF_
 	@mkdir -p $(@D)
 	$(MPICC) -o $@ $^ $(LIBS) $(LDFLAGS)
 
+# GPU memory, where the CUDA toolkit's header is; built anew where that changes.
+ifneq ($(CUDA_H),)
+$(BUILD)/obj/perf/lib/gpu.o: CPPFLAGS += -DPERF_CUDA -isystem $(dir $(CUDA_H))
+endif
+$(BUILD)/obj/perf/lib/gpu.o: $(CUDA_STAMP)
+
 $(BUILD)/bin/compare_report: $(BUILD)/obj/perf/compare/report.o
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ -lm $(LDFLAGS)
@@ -24,4 +30,4 @@ $(BUILD)/bin/compare_report: $(BUILD)/obj/perf/compare/report.o
 $(BUILD)/tests/test_compare: | $(BUILD)/bin/compare_report
 $(BUILD)/tests/test_train: | $(filter %/hello %/train_text,$(EXAMPLES)) $(filter %/choir-run,$(TOOLS))
 $(BUILD)/tests/test_perf_run: | $(PERF)
-$(BUILD)/tests/test_perf: $(filter-out %/job.o %/report.o %/run.o %/sweep.o %/main.o,$(PERF_LIB))
+$(BUILD)/tests/test_perf: $(filter %/args.o %/blocks.o %/data.o %/json.o %/mpi.o %/names.o %/traffic.o,$(PERF_LIB))

@@ -51,7 +51,22 @@ static void flags(void)
     CHECK(a.type == PERF_ALL && a.op == PERF_ALL && a.root == -1 && !a.json_keep);
     CHECK_EQ(PARSE(&a, "p", "-G", "1", "-D", "0", "-J", "x"), 0); /* accepted, without effect */
     CHECK(a.json_keep);
+    CHECK_EQ(a.graphs, 0);
     CHECK_EQ(PARSE(&a, "p", "--memory", "host"), 0);
+    CHECK(!a.cuda && !a.peak);
+}
+
+static void gpu_flags(void)
+{
+    struct perf_args a;
+    CHECK_EQ(PARSE(&a, "p", "--memory", "cuda", "-M", "1", "-n", "5", "-G", "3"), 0);
+    CHECK(a.cuda && a.memory_report && a.graphs == 3);
+    CHECK_EQ(perf_samples(&a), 3);
+    CHECK_EQ((int)perf_timed(&a), 15);
+    CHECK_EQ(PARSE(&a, "p", "--memory", "cuda", "-G", "3", "-K", "3"), 3);
+    CHECK_EQ(PARSE(&a, "p", "--memory", "cuda", "-n", "5", "-K", "3"), 0);
+    CHECK_EQ(PARSE(&a, "p", "--memory", "cuda", "--choir-memory"), 3);
+    CHECK_EQ(PARSE(&a, "p", "--memory", "cuda", "-y", "0"), 3);
 }
 
 static void bad_flags(void)
@@ -66,7 +81,7 @@ static void bad_flags(void)
     CHECK_EQ(PARSE(&a, "p", "-o", "plus"), 3);
     CHECK_EQ(PARSE(&a, "p", "-a", "4"), 3);
     CHECK_EQ(PARSE(&a, "p", "-T", "soon"), 3);
-    CHECK_EQ(PARSE(&a, "p", "--memory", "cuda"), 3);
+    CHECK_EQ(PARSE(&a, "p", "--memory", "disk"), 3);
     CHECK_EQ(PARSE(&a, "p", "--vs", "mpi"), 3); /* not built with one */
     CHECK_EQ(PARSE(&a, "p", "--vs", "x"), 3);
     CHECK_EQ(PARSE(&a, "p", "--nonsense"), 3);
@@ -196,6 +211,6 @@ static void matrices(void)
     CHECK_EQ(traffic_count(&t, 2, 2, 5, 1000000, 1), 200000);
 }
 
-TEST_MAIN(TEST(sizes), TEST(flags), TEST(bad_flags), TEST(kernels_agree),
+TEST_MAIN(TEST(sizes), TEST(flags), TEST(gpu_flags), TEST(bad_flags), TEST(kernels_agree),
           TEST(counts_wrong_elements), TEST(parts_of_sequences), TEST(numbers), TEST(json),
           TEST(matrices))

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The perf programs as users run them: processes, threads, groups, every type and operation; nothing wrong, columns kept. */
 #include "tests/lib/program.h"
+#include "cuda/cuda.h"
 #include "tests/lib/test.h"
+#include <stdlib.h>
 #include <unistd.h>
 
 static char output[1 << 20];
@@ -119,7 +121,7 @@ static void json(void)
 
 static void refusals(void)
 {
-    static const char *const bad[] = {"--memory cuda", "-d complex", "-b 8 -e 4", "-r 7 --local 2"};
+    static const char *const bad[] = {"--memory disk", "-d complex", "-b 8 -e 4", "-r 7 --local 2"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         int rc = test_program(20, output, sizeof(output), "broadcast_perf", "%s", bad[i]);
         if (rc == 0 || rc == 124 || rc >= 128)
@@ -129,5 +131,18 @@ static void refusals(void)
     CHECK_EQ(test_program(20, output, sizeof(output), "hypercube_perf", "-g 2"), 2);
 }
 
+/* GPUs where there are some; else words on why not, before any rank is started. */
+static void gpu_memory(void)
+{
+    const char *flags = "--memory cuda --local 2 -b 8 -e 4K -f 64 -n 2 -G 2";
+    if (cuda_driver()) {
+        CHECK_EQ(sweep("all_reduce", flags), 2);
+        return;
+    }
+    CHECK_EQ(test_program(20, output, sizeof(output), "all_reduce_perf", "%s", flags), 2);
+    CHECK(strstr(output, "--memory cuda: ") && !strstr(output, "ranks"));
+    CHECK_EQ(test_program(20, output, sizeof(output), "hypercube_perf", "--memory cuda"), 2);
+}
+
 TEST_MAIN(TEST(processes), TEST(threads), TEST(groups), TEST(types_and_operations),
-          TEST(names_algorithm), TEST(modes), TEST(json), TEST(refusals))
+          TEST(names_algorithm), TEST(modes), TEST(json), TEST(refusals), TEST(gpu_memory))

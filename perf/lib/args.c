@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * args.c: the command line. One table row per flag gives parsing, range errors and -h. The letters, names and
- * meanings are those of nccl-tests; what cannot mean anything on host memory is accepted and answered in one line.
+ * meanings are those of nccl-tests; what cannot mean anything here is accepted and answered in one line.
  */
 #include "perf/lib/perf.h"
 #include <errno.h>
@@ -51,6 +51,8 @@ static const struct flag flags[] = {
     {'S', "report_timestamps", "0/1", INT, AT(timestamps), 0, 1, "date on every line"},
     {'M', "memory", "0/1", MEMORY, AT(memory_report), 0, 1,
      "report memory held; or host|cuda: where the buffers lie (host)"},
+    {'G', "cudagraph", "N", INT, AT(graphs), 0, 100000,
+     "capture the iterations in a CUDA graph, launch it N times (0: no graph)"},
     {'u', "unalign", "N", INT, AT(unalign), 0, 65536, "elements by which buffers are misaligned"},
     {'K', "per_iter_skip", "N", INT, AT(skip), 0, INT_MAX,
      "leading iterations left out of the percentiles"},
@@ -60,7 +62,7 @@ static const struct flag flags[] = {
      "alternate with the MPI library this program was built with"},
     {0, "rounds", "N", INT, AT(rounds), 1, 1000, "rounds of --vs (7)"},
     {0, "peak", NULL, BOOL, AT(peak), 0, 0,
-     "measure copying first; print bus bandwidth as % of it"},
+     "measure copying first (GPUs: to the next rank's); print speed as % of it"},
     {0, "same-buffer", NULL, BOOL, AT(same_buffer), 0, 0,
      "do not move through the buffers by iteration"},
     {0, "choir-memory", NULL, BOOL, AT(choir_memory), 0, 0, "buffers from choir_mem_alloc"},
@@ -69,10 +71,9 @@ static const struct flag flags[] = {
      "every iteration's time into the JSON; percentiles, of the slowest rank, are always shown"},
     {'p', "parallel_init", "0/1", IGNORED, 0, 0, 0,
      "threads always create their ranks in parallel"},
-    {'G', "cudagraph", "N", IGNORED, 0, 0, 0, "graphs exist on CUDA memory only"},
-    {'x', "cta_policy", "N", IGNORED, 0, 0, 0, "there are no blocks of threads on host memory"},
-    {'D', "device_implementation", "N", IGNORED, 0, 0, 0, "device calls exist on CUDA memory only"},
-    {'V', "device_cta_count", "N", IGNORED, 0, 0, 0, "device calls exist on CUDA memory only"},
+    {'x', "cta_policy", "N", IGNORED, 0, 0, 0, "Choir has no policies"},
+    {'D', "device_implementation", "N", IGNORED, 0, 0, 0, "there are no calls from kernels"},
+    {'V', "device_cta_count", "N", IGNORED, 0, 0, 0, "there are no calls from kernels"},
     {'h', "help", NULL, HELP, 0, 0, 0, "this text"},
 };
 
@@ -121,15 +122,13 @@ static bool parse_int(const struct flag *f, const char *text, int *out)
     return true;
 }
 
-static bool parse_memory(const struct flag *f, const char *text, int *report)
+static bool parse_memory(const struct flag *f, const char *text, struct perf_args *a)
 {
-    if (!strcmp(text, "host"))
-        return true;
-    if (!strcmp(text, "cuda")) {
-        fprintf(stderr, "--memory cuda: not built with CUDA; use --memory host\n");
-        return false;
-    }
-    return parse_int(f, text, report);
+    bool cuda = !strcmp(text, "cuda");
+    if (!cuda && strcmp(text, "host"))
+        return parse_int(f, text, &a->memory_report);
+    a->cuda = cuda;
+    return true;
 }
 
 static bool parse_named(const struct flag *f, const char *text, uint32_t *out)
@@ -183,7 +182,7 @@ static bool parse_flag(struct perf_args *a, const struct flag *f, const char *te
         a->root = -1;
         return !strcmp(text, "all") || !strcmp(text, "-1") || parse_int(&root, text, &a->root);
     case MEMORY:
-        return parse_memory(f, text, field);
+        return parse_memory(f, text, a);
     case JSON:
         a->json_keep = f->min;
         a->json = text;
@@ -218,6 +217,41 @@ static void help(const char *program)
            "choir-run.\n");
 }
 
+static bool validate_peer(const struct perf_args *a)
+{
+    bool mpi = a->vs && !strcmp(a->vs, "mpi");
+    const char *wrong = NULL;
+    if (a->vs && !mpi)
+        wrong = "only mpi is known";
+    else if (mpi && !perf_peer_mpi())
+        wrong = "this program was built without MPI; `make perf-mpi` builds one, with _mpi in its "
+                "name";
+    else if (mpi && (a->threads > 1 || a->per_thread > 1 || a->local || a->cuda))
+        wrong =
+            "ranks come from mpirun, one a process, on host memory: no -t, -g, --local, --memory "
+            "cuda";
+    if (wrong)
+        fprintf(stderr, "--vs %s: %s\n", a->vs, wrong);
+    return !wrong;
+}
+
+/* What belongs to the one kind of memory only. */
+static bool validate_memory(struct perf_args *a)
+{
+    const char *wrong = NULL;
+    if (a->cuda && a->choir_memory)
+        wrong = "--choir-memory";
+    else if (a->cuda && !a->stream_null)
+        wrong = "--stream_null (-y) 0";
+    if (wrong)
+        fprintf(stderr, "%s is of host memory: not with --memory cuda\n", wrong);
+    if (a->graphs && !a->cuda) {
+        fprintf(stderr, "# --cudagraph (-G) has no effect: graphs exist on CUDA memory only\n");
+        a->graphs = 0;
+    }
+    return !wrong;
+}
+
 static int validate(struct perf_args *a)
 {
     if (a->min_bytes > a->max_bytes) {
@@ -229,21 +263,11 @@ static int validate(struct perf_args *a)
         fprintf(stderr, "--stepbytes (-i) 0 would never reach --maxbytes (-e)\n");
         return 3;
     }
-    if (a->vs && strcmp(a->vs, "mpi")) {
-        fprintf(stderr, "--vs is \"%s\": only mpi is known\n", a->vs);
+    if (!validate_peer(a) || !validate_memory(a))
         return 3;
-    }
-    if (a->vs && (!perf_peer_get() || a->threads > 1 || a->per_thread > 1 || a->local)) {
-        fprintf(stderr,
-                !perf_peer_get()
-                    ? "--vs mpi: this program was built without MPI; `make perf-mpi` builds "
-                      "one, with _mpi in its name\n"
-                    : "--vs mpi: ranks come from mpirun, one a process: no -t, -g, --local\n");
-        return 3;
-    }
-    if (a->skip >= a->iters) {
-        fprintf(stderr, "--per_iter_skip (-K) %d leaves none of the %d iterations\n", a->skip,
-                a->iters);
+    if ((size_t)a->skip >= perf_samples(a)) {
+        fprintf(stderr, "--per_iter_skip (-K) %d leaves none of the %zu iterations\n", a->skip,
+                perf_samples(a));
         return 3;
     }
     return 0;

@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * job.c: processes, threads and ranks of a run: who they are, their communicators and buffers, and the two things
- * the driver itself needs among them, a barrier and a reduction of doubles.
+ * job.c: processes, threads and ranks of a run: who they are, their communicators, and what the driver itself needs
+ * among them: a barrier, a reduction of doubles, an exchange of bytes.
  *
  * Threads meet at a pthread barrier, processes over the control communicator, driven by thread 0.
  */
-#include "perf/lib/perf.h"
+#include "perf/lib/gpu.h"
 #include "boot/boot.h"
+#include "topo/topo.h"
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
-
-#define GUARD_BYTES 4096 /* behind a buffer, to see writes past the end */
 
 struct perf_sync {
     pthread_barrier_t barrier;
@@ -82,6 +80,25 @@ void perf_reduce(struct perf_thread *t, double *values, size_t n, choir_op op)
     meet(t);
 }
 
+void perf_exchange(struct perf_thread *t, const void *mine, void *all, size_t bytes)
+{
+    int n = t->job->args->per_thread;
+    size_t whole = t->job->ranks * bytes;
+    char *copies = malloc((size_t)n * whole); /* of what each rank gets, the same for all */
+    choir_assert(copies);
+    if (n > 1)
+        perf_check(t, NULL, choir_group_start(), "choir_group_start");
+    for (int i = 0; i < n; i++)
+        perf_check(t, t->rank[i].call.comm,
+                   choir_all_gather(t->rank[i].call.comm, (const char *)mine + (size_t)i * bytes,
+                                    copies + (size_t)i * whole, bytes, CHOIR_UINT8, NULL),
+                   "choir_all_gather");
+    if (n > 1)
+        perf_check(t, t->rank[0].call.comm, choir_group_end(), "choir_group_end");
+    memcpy(all, copies, whole);
+    free(copies);
+}
+
 /* --- communicators ------------------------------------------------------------------------------ */
 static struct choir_config config(const struct perf_job *job)
 {
@@ -131,7 +148,7 @@ static void connect_processes(struct perf_job *job, struct perf_thread *t)
 {
     struct choir_config c = config(job);
     int rank = 0, size = 1, color;
-    if (job->peer) {
+    if (job->peer && job->peer->share) {
         struct choir_id id;
         memset(&id, 0, sizeof(id));
         if (!job->proc)
@@ -159,6 +176,22 @@ static void connect_processes(struct perf_job *job, struct perf_thread *t)
     job->ranks = job->procs * (uint32_t)(job->args->threads * job->args->per_thread);
 }
 
+/* How many ranks of this host come before those of this process. */
+static void find_place_on_host(struct perf_job *job, struct perf_thread *t)
+{
+    char own[TOPO_NAME], (*host)[TOPO_NAME] = calloc(job->procs, sizeof(*host));
+    choir_assert(host);
+    memset(own, 0, sizeof(own));
+    snprintf(own, sizeof(own), "%s", topo_get()->host_id);
+    perf_check(t, job->control,
+               choir_all_gather(job->control, own, host, sizeof(own), CHOIR_UINT8, NULL),
+               "choir_all_gather of the hosts");
+    for (uint32_t p = 0; p < job->proc; p++)
+        if (!memcmp(host[p], own, sizeof(own)))
+            job->local_first += (uint32_t)(job->args->threads * job->args->per_thread);
+    free(host);
+}
+
 /* The id of the measured communicator, where it is not the control communicator. */
 static void share_id(struct perf_job *job, struct perf_thread *t)
 {
@@ -171,6 +204,14 @@ static void share_id(struct perf_job *job, struct perf_thread *t)
                    "choir_broadcast of the id");
 }
 
+static void open_gpus(struct perf_thread *t)
+{
+    const struct perf_job *job = t->job;
+    int n = job->args->per_thread;
+    for (int i = 0; i < n && job->args->cuda; i++)
+        t->rank[i].gpu = job->gpu->open(t, job->local_first + (uint32_t)(t->index * n + i));
+}
+
 static void connect_ranks(struct perf_thread *t)
 {
     struct perf_job *job = t->job;
@@ -178,14 +219,15 @@ static void connect_ranks(struct perf_thread *t)
     struct choir_config c = config(job);
     uint32_t first =
         (job->proc * (uint32_t)a->threads + (uint32_t)t->index) * (uint32_t)a->per_thread;
-    bool shared = a->threads == 1 && a->per_thread == 1;
     if (a->per_thread > 1)
         perf_check(t, NULL, choir_group_start(), "choir_group_start");
     for (int i = 0; i < a->per_thread; i++) {
         struct perf_call *call = &t->rank[i].call;
         call->rank = first + (uint32_t)i;
         call->ranks = job->ranks;
-        if (shared)
+        if (a->cuda) /* a communicator is of the device that is current */
+            job->gpu->use(t->rank[i].gpu);
+        if (job->control_measured)
             call->comm = job->control;
         else
             perf_check(t, NULL,
@@ -197,78 +239,15 @@ static void connect_ranks(struct perf_thread *t)
         perf_check(t, NULL, choir_group_end(), "choir_group_end");
 }
 
-/* --- buffers -------------------------------------------------------------------------------------- */
-static void allocate(struct perf_thread *t, struct perf_rank *r)
-{
-    const struct perf_args *a = t->job->args;
-    size_t bytes = a->max_bytes + (size_t)a->unalign * 8 + GUARD_BYTES;
-    for (int k = 0; k < 2; k++) {
-        if (a->choir_memory) {
-            perf_check(t, NULL, choir_mem_alloc(bytes, &r->memory[k]), "choir_mem_alloc");
-        } else {
-            r->memory[k] =
-                mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            if (r->memory[k] == MAP_FAILED) {
-                fprintf(stderr, "%s: no memory for buffers of %zu bytes: a smaller -e is needed\n",
-                        a->program, bytes);
-                _exit(4);
-            }
-        }
-        memset(r->memory[k], 0, bytes); /* fault the pages in */
-        if (a->reg == 1)
-            perf_check(t, r->call.comm,
-                       choir_register(r->call.comm, r->memory[k], bytes, &r->region[k]),
-                       "choir_register");
-        if (a->reg == 2)
-            perf_check(t, r->call.comm,
-                       choir_window_create(r->call.comm, r->memory[k], bytes, &r->window[k]),
-                       "choir_window_create");
-    }
-    r->send = r->memory[0], r->recv = r->memory[1];
-    if (!a->stream_null)
-        perf_check(t, NULL, choir_stream_create(&r->call.stream), "choir_stream_create");
-}
-
-static void release(struct perf_thread *t, struct perf_rank *r)
-{
-    const struct perf_args *a = t->job->args;
-    size_t bytes = a->max_bytes + (size_t)a->unalign * 8 + GUARD_BYTES;
-    if (r->call.stream)
-        choir_stream_destroy(r->call.stream);
-    for (int k = 0; k < 2; k++) {
-        if (r->region[k])
-            choir_deregister(r->call.comm, r->region[k]);
-        if (r->window[k])
-            choir_window_destroy(r->window[k]);
-        if (a->choir_memory)
-            choir_mem_free(r->memory[k]);
-        else
-            munmap(r->memory[k], bytes);
-    }
-}
-
 /* --- life --------------------------------------------------------------------------------------------- */
-static void measure_peak(struct perf_thread *t)
+static void destroy_ranks(struct perf_thread *t)
 {
-    enum { BYTES = 32 << 20, TIMES = 5 };
-    char *from = malloc(BYTES), *to = malloc(BYTES);
-    choir_assert(from && to);
-    memset(from, 1, BYTES);
-    memset(to, 2, BYTES);
-    double best = 0;
-    for (int i = 0; i < TIMES; i++) {
-        perf_barrier(t);
-        uint64_t start = base_now_ns();
-        memcpy(to, from, BYTES);
-        __asm__ volatile("" ::"r"(to) : "memory");
-        best = base_max(best, BYTES * 1e9 / (double)(base_now_ns() - start));
-    }
-    free(from);
-    free(to);
-    perf_reduce(t, &best, 1, CHOIR_AVG);
-    if (!t->index)
-        t->job->peak_bytes_s = best;
-    meet(t);
+    const struct perf_job *job = t->job;
+    for (int i = 0; i < job->args->per_thread; i++)
+        if (t->rank[i].call.comm != job->control)
+            choir_comm_destroy(t->rank[i].call.comm);
+    for (int i = 0; i < job->args->per_thread && job->args->cuda; i++)
+        job->gpu->close(t->rank[i].gpu);
 }
 
 static void *thread_main(void *p)
@@ -276,6 +255,7 @@ static void *thread_main(void *p)
     struct perf_thread *t = p;
     struct perf_job *job = t->job;
     int n = job->args->per_thread;
+    open_gpus(t);
     uint64_t start = base_now_ns();
     connect_ranks(t);
     double seconds = (double)(base_now_ns() - start) / 1e9;
@@ -283,16 +263,20 @@ static void *thread_main(void *p)
     if (!t->index)
         job->create_s += seconds;
     for (int i = 0; i < n; i++)
-        allocate(t, &t->rank[i]);
+        perf_memory_open(t, &t->rank[i]);
     if (job->args->peak)
-        measure_peak(t);
+        perf_peak_open(t);
+    if (job->peer && job->peer->open)
+        job->peer->open(t);
     job->sync->body(t);
     perf_barrier(t);
-    for (int i = 0; i < n; i++) {
-        release(t, &t->rank[i]);
-        if (t->rank[i].call.comm != job->control)
-            choir_comm_destroy(t->rank[i].call.comm);
-    }
+    if (job->peer && job->peer->close)
+        job->peer->close(t);
+    if (job->args->peak)
+        perf_peak_close(t);
+    for (int i = 0; i < n; i++)
+        perf_memory_close(t, &t->rank[i]);
+    destroy_ranks(t);
     return NULL;
 }
 
@@ -309,7 +293,7 @@ static void prepare_threads(struct perf_job *job, struct perf_sync *sync)
         t->index = i;
         t->rank = calloc((size_t)a->per_thread, sizeof(*t->rank));
         for (int k = 0; k < 2; k++)
-            choir_assert((t->samples[k] = calloc((size_t)a->iters, sizeof(double))) != NULL);
+            choir_assert((t->samples[k] = calloc(perf_samples(a), sizeof(double))) != NULL);
         choir_assert(t->rank);
     }
 }
@@ -340,8 +324,12 @@ int perf_job_run(struct perf_job *job, void (*body)(struct perf_thread *))
         free_threads(job);
         return 2;
     }
-    if (a->threads * a->per_thread > 1)
+    /* The control communicator is made before CUDA is used, so it cannot be a GPU's. */
+    job->control_measured = a->threads * a->per_thread == 1 && !a->cuda;
+    if (!job->control_measured)
         share_id(job, &job->thread[0]);
+    if (a->cuda)
+        find_place_on_host(job, &job->thread[0]);
     pthread_t *other = calloc((size_t)a->threads, sizeof(*other));
     choir_assert(other);
     for (int i = 1; i < a->threads; i++)

@@ -2,15 +2,16 @@
 /*
  * main.c: from the command line to the exit status.
  */
-#include "perf/lib/perf.h"
+#include "perf/lib/gpu.h"
 #include "boot/boot.h"
+#include <string.h>
 
 static bool usable(const struct perf_args *a, const struct perf_coll *coll)
 {
-    if (!coll->grouped && (a->per_thread > 1 || a->aggregate > 1 || !a->stream_null)) {
+    if (!coll->grouped && (a->per_thread > 1 || a->aggregate > 1 || !a->stream_null || a->cuda)) {
         fprintf(stderr,
                 "%s: its steps depend on each other and on copies between them: -t instead "
-                "of -g, no -m, no -y 0\n",
+                "of -g, no -m, no -y 0, no --memory cuda\n",
                 coll->name);
         return false;
     }
@@ -32,17 +33,16 @@ int perf_main(int argc, char **argv, const struct perf_coll *coll)
     if (!usable(&args, coll))
         return 2;
     struct perf_job job = {.args = &args, .coll = coll, .procs = 1};
+    if (args.vs)
+        job.peer = perf_peer_mpi();
+    if (job.peer && !job.peer->init(&args, &job.proc, &job.procs))
+        return 2;
+    if (args.cuda && !(job.gpu = perf_gpu_find(args.program)))
+        return 2;
     if (args.local)
         boot_local_fork(args.local); /* returns in the ranks */
-    if (args.vs) {
-        job.peer = perf_peer_get();
-        if (!job.peer->init(&argc, &argv, &job.proc, &job.procs)) {
-            fprintf(stderr, "%s: the MPI library did not start; run under its mpirun\n", argv[0]);
-            return 2;
-        }
-    }
     status = perf_job_run(&job, perf_sweep);
-    if (job.peer)
+    if (job.peer && job.peer->end)
         job.peer->end();
     return status ? status : job.wrong ? 1 : job.status;
 }

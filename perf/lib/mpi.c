@@ -6,7 +6,7 @@
 #include "perf/lib/perf.h"
 
 #ifndef PERF_MPI
-struct perf_peer *perf_peer_get(void)
+struct perf_peer *perf_peer_mpi(void)
 {
     return NULL;
 }
@@ -72,11 +72,14 @@ static MPI_Op op_of(uint32_t op)
     }
 }
 
-static bool init(int *argc, char ***argv, uint32_t *rank, uint32_t *size)
+static bool init(const struct perf_args *args, uint32_t *rank, uint32_t *size)
 {
-    int given, r, n;
-    if (MPI_Init_thread(argc, argv, MPI_THREAD_SERIALIZED, &given))
+    int given, r, n, argc = args->argc;
+    char **argv = args->argv;
+    if (MPI_Init_thread(&argc, &argv, MPI_THREAD_SERIALIZED, &given)) {
+        fprintf(stderr, "%s: the MPI library did not start; run under its mpirun\n", args->program);
         return false;
+    }
     MPI_Comm_rank(MPI_COMM_WORLD, &r);
     MPI_Comm_size(MPI_COMM_WORLD, &n);
     *rank = (uint32_t)r;
@@ -99,8 +102,9 @@ static void end(void)
     MPI_Finalize();
 }
 
-static bool supports(const struct perf_coll *coll, uint32_t type, uint32_t op)
+static bool supports(const struct perf_coll *coll, uint32_t type, uint32_t op, bool in_place)
 {
+    (void)in_place;
     if (coll->kind ==
         PERF_HYPERCUBE) /* Choir's sends and receives by hand: MPI has no call for it */
         return false;
@@ -143,8 +147,9 @@ static void run_pairs(const struct perf_coll *coll, const struct perf_call *c, M
     MPI_Alltoallv(c->send, list[0], list[1], type, c->recv, list[2], list[3], type, MPI_COMM_WORLD);
 }
 
-static void run(const struct perf_coll *coll, const struct perf_call *c)
+static void run(const struct perf_coll *coll, const struct perf_call *c, void *rank, int mode)
 {
+    (void)rank, (void)mode;
     MPI_Datatype type = type_of(c->type);
     int width = 1;
     if (type == MPI_DATATYPE_NULL) { /* moved, not combined */
@@ -182,9 +187,17 @@ static void run(const struct perf_coll *coll, const struct perf_call *c)
     }
 }
 
-static struct perf_peer peer = {"mpi", "", init, share, supports, run, barrier, end};
+static struct perf_peer peer = {.name = "mpi",
+                                .modes = 1,
+                                .mode = {"mpi"},
+                                .init = init,
+                                .share = share,
+                                .supports = supports,
+                                .run = run,
+                                .barrier = barrier,
+                                .end = end};
 
-struct perf_peer *perf_peer_get(void)
+struct perf_peer *perf_peer_mpi(void)
 {
     char text[MPI_MAX_LIBRARY_VERSION_STRING];
     int n;

@@ -110,8 +110,20 @@ struct perf_args {
     bool json_keep;   /* -J: never overwrite */
     const char *vs;   /* "mpi" or NULL */
     int rounds;       /* of --vs */
+    int graphs;       /* -G: launches of a graph of the iterations; 0: no graph */
+    bool cuda;        /* --memory cuda */
     bool peak, same_buffer, choir_memory, quiet;
 };
+/* Timed operations of a loop: iterations, or launches of a graph of them, times operations of a group. */
+static inline double perf_timed(const struct perf_args *a)
+{
+    return (double)a->iters * a->aggregate * base_max(a->graphs, 1);
+}
+/* Times taken of a loop: of iterations, or of launches. */
+static inline size_t perf_samples(const struct perf_args *a)
+{
+    return (size_t)(a->graphs ? a->graphs : a->iters);
+}
 /* 0: go on; else the exit status plus one (help printed, or an error on stderr). */
 int perf_args_parse(struct perf_args *args, int argc, char **argv);
 bool perf_size_parse(const char *text, uint64_t *bytes); /* 4, 4K, 1.5M, 1G */
@@ -153,36 +165,60 @@ static inline struct perf_pattern perf_pattern(const struct perf_call *c, uint64
     return (struct perf_pattern){c->type, reduces ? c->op_id : PERF_NO_OP, c->ranks, seed};
 }
 
-/* --- ranks (job.c) --------------------------------------------------------------------------- */
+/* --- ranks (job.c, memory.c) ------------------------------------------------------------------ */
+#define PERF_PEER_MODES 3
 struct perf_job;
+struct perf_gpu; /* gpu.h */
+struct perf_graph;
+struct perf_gpu_calls;
 struct perf_rank {
     struct perf_call call;
     choir_region *region[2];
     choir_window *window[2];
-    char *send, *recv; /* the buffers, unaligned by -u */
-    void *memory[2];
-    uint64_t scale; /* of PERF_SCALED; holds one element */
+    void *memory[2];      /* what is sent, what is received */
+    void *peer_memory[2]; /* the peer's, where it cannot use ours; or NULL */
+    char *mirror[2];      /* of GPU memory: filled and checked on the host */
+    struct perf_gpu *gpu; /* --memory cuda, else NULL */
+    struct perf_graph *graph[1 + PERF_PEER_MODES]; /* of a cell: ours, the peer's modes */
+    void *peer;                                    /* what the peer keeps of the rank */
+    uint64_t scale;                                /* of PERF_SCALED; holds one element */
 };
 struct perf_thread {
     struct perf_job *job;
     int index;
     struct perf_rank *rank; /* args.per_thread of them */
-    double *samples[2];     /* out of place, in place; args.iters each */
-    bool prints;            /* rank 0's thread */
+    double *samples[2];     /* out of place, in place; perf_samples() each */
+    struct peak *peak;      /* peak.c's: the next ranks' buffers; what was measured last */
+    double peak_bytes, peak_s;
+    bool prints; /* rank 0's thread */
 };
 struct perf_job {
     const struct perf_args *args;
     const struct perf_coll *coll;
     const struct perf_peer *peer; /* --vs */
+    const struct perf_gpu_calls *gpu;
     uint32_t procs, proc, ranks;
-    choir_comm *control; /* one rank per process; also the measured one with one rank a process */
+    choir_comm *control;   /* one rank per process */
+    bool control_measured; /* it is the measured one, too */
     struct perf_thread *thread;
     struct perf_sync *sync;
-    double peak_bytes_s; /* --peak, per rank */
+    double peak_bytes_s;  /* --peak on host memory, per rank */
+    uint32_t local_first; /* ranks of this host before those of this process */
     double create_s;
     uint64_t wrong; /* elements, over all cells and ranks */
     int status;     /* of the report, on the printing process */
 };
+size_t perf_buffer_bytes(
+    const struct perf_args *a); /* of each buffer, what is behind them included */
+void perf_memory_open(struct perf_thread *t, struct perf_rank *r);
+void perf_memory_close(struct perf_thread *t, struct perf_rank *r);
+/* Bytes of every rank to every rank, over the ranks' communicators: mine[i] of the thread's ranks, all[r] of all. */
+void perf_exchange(struct perf_thread *t, const void *mine, void *all, size_t bytes);
+/* --peak: of the machine before the sweep (host memory), of a cell before it is timed (GPUs): the seconds in which `bytes`
+ * leave every rank and reach it at once. 0: not measured. */
+void perf_peak_open(struct perf_thread *t);
+double perf_peak_cell(struct perf_thread *t, double bytes);
+void perf_peak_close(struct perf_thread *t);
 /* Starts processes' ranks, runs body on every thread, ends them. Returns the exit status. */
 void perf_sweep(struct perf_thread *t); /* the body of every thread (sweep.c) */
 int perf_job_run(struct perf_job *job, void (*body)(struct perf_thread *));
@@ -193,19 +229,26 @@ void perf_reduce(struct perf_thread *t, double *values, size_t n, choir_op op);
 void perf_check(struct perf_thread *t, choir_comm *comm, enum choir_status status,
                 const char *what);
 
-/* --- the peer of --vs (mpi.c) ------------------------------------------------------------------ */
+/* --- the peer of --vs (mpi.c) ----------------------------------------------------------- */
 struct perf_peer {
     const char *name;
     char version[64];
-    /* Before anything else; brings rank and size where a launcher of the peer started us. */
-    bool (*init)(int *argc, char ***argv, uint32_t *rank, uint32_t *size);
-    void (*share)(void *data, int bytes); /* rank 0's to all */
-    bool (*supports)(const struct perf_coll *coll, uint32_t type, uint32_t op);
-    void (*run)(const struct perf_coll *coll, const struct perf_call *call);
-    void (*barrier)(void);
+    int modes; /* ways to use it; the best one counts */
+    const char *mode[PERF_PEER_MODES];
+    const char *missing[PERF_PEER_MODES]; /* why a mode is left out; NULL: it is there */
+    bool checked;                         /* its results have to be those that ours have */
+    /* Before anything else; what cannot be used says why, on stderr. Brings rank and size where it started us. */
+    bool (*init)(const struct perf_args *args, uint32_t *rank, uint32_t *size);
+    void (*share)(void *data, int bytes); /* rank 0's to all; NULL: it has not started us */
+    void (*open)(struct perf_thread *t);  /* ranks, after ours; NULL: nothing to do */
+    void (*close)(struct perf_thread *t);
+    bool (*supports)(const struct perf_coll *coll, uint32_t type, uint32_t op, bool in_place);
+    void (*group)(bool begin); /* of the calls of a thread's ranks; NULL: there is one rank */
+    void (*run)(const struct perf_coll *coll, const struct perf_call *call, void *rank, int mode);
+    void (*barrier)(void); /* NULL: ours */
     void (*end)(void);
 };
-struct perf_peer *perf_peer_get(void); /* NULL: not built with one */
+struct perf_peer *perf_peer_mpi(void); /* NULL: not built with it */
 
 /* --- results (report.c, json.c) ---------------------------------------------------------------- */
 struct perf_stats {
@@ -214,8 +257,11 @@ struct perf_stats {
     const double *samples; /* sorted, seconds; slowest rank of each iteration */
     size_t count;
     double alg_bytes_s, bus_bytes_s;
-    int64_t wrong;        /* -1: not checked */
-    double peer_s, ratio; /* --vs: 0: not measured */
+    int64_t wrong; /* -1: not checked */
+    /* --vs: medians over the rounds, of each mode, and of the best of them; 0: not measured. Quartiles of ours and of that. */
+    double mode_s[PERF_PEER_MODES], peer_s, ratio;
+    double quartile_s[2], peer_quartile_s[2];
+    int peer_mode;
     bool measured;
 };
 struct perf_cell {
@@ -223,6 +269,7 @@ struct perf_cell {
     uint32_t type, op;
     int root;
     char algorithm[64];
+    double ceiling_s;           /* --peak: what its bytes take at the ceiling; 0: not measured */
     struct perf_stats place[2]; /* out of place, in place */
 };
 struct perf_report;
@@ -231,7 +278,7 @@ void perf_report_cell(struct perf_report *r, const struct perf_cell *cell);
 void perf_report_note(struct perf_report *r, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 int perf_report_close(struct perf_report *r, const struct choir_memory *memory); /* exit status */
-/* Both places of a cell, timed and checked (run.c); on the printing thread reported. */
+/* Both places of a cell, timed and checked (cell.c); on the printing thread reported. */
 void perf_cell_run(struct perf_thread *t, struct perf_cell *cell, struct perf_report *report);
 /* width characters at least, as many decimals of the first two as fit. */
 const char *perf_number(char *text, size_t bytes, double value, int width);

@@ -3,7 +3,7 @@
  * report.c: the table. nccl-tests' leading columns in its widths, so that what reads its output reads ours; after
  * them the percentiles, the algorithm, and what --peak and --vs add. The same as JSON, if asked for.
  */
-#include "perf/lib/perf.h"
+#include "perf/lib/gpu.h"
 #include "topo/topo.h"
 #include <math.h>
 #include <stdarg.h>
@@ -40,27 +40,40 @@ static void print_head(const struct perf_job *job)
     printf("# choir %u.%u.%u, %s\n", v / 10000, v / 100 % 100, v % 100, job->coll->name);
     printf("# nThread %d nGpus %d minBytes %llu maxBytes %llu step: %llu(%s) warmup iters: %d "
            "iters: %d "
-           "agg iters: %d validation: %d graph: 0 unalign: %d\n",
+           "agg iters: %d validation: %d graph: %d unalign: %d\n",
            a->threads, a->per_thread, (unsigned long long)a->min_bytes,
            (unsigned long long)a->max_bytes,
            (unsigned long long)(factor ? a->factor : a->step_bytes), factor ? "factor" : "bytes",
-           a->warmup, a->iters, a->aggregate, a->check, a->unalign);
+           a->warmup, a->iters, a->aggregate, a->check, a->graphs, a->unalign);
     printf("#\n# %u ranks: %u processes x %d threads x %d; host %s: %s, %u cores; created in %.1f "
            "ms\n",
            job->ranks, job->procs, a->threads, a->per_thread, topo->host_name, topo->cpu,
            topo->cores, job->create_s * 1e3);
+    if (job->gpu)
+        printf("# memory: cuda; rank 0 on GPU %d, %s\n", job->gpu->ordinal(job->thread->rank->gpu),
+               job->gpu->name(job->thread->rank->gpu));
     if (job->peak_bytes_s > 0)
         printf("# peak: every rank copies %.2f GB/s at once\n", job->peak_bytes_s / 1e9);
+    else if (a->peak)
+        printf("# peak: the time in which copy engines bring as many bytes from every rank to the "
+               "next, all at once\n");
     if (job->peer)
-        printf("# --vs %s: %s, %d rounds, medians\n", job->peer->name, job->peer->version,
-               a->rounds);
+        printf("# --vs %s: %s, %d rounds, medians%s\n", job->peer->name, job->peer->version,
+               a->rounds, job->peer->modes > 1 ? "; of its modes the best" : "");
 }
 
 static void print_columns(const struct perf_job *job)
 {
     const struct perf_args *a = job->args;
     const char *time = a->cpu_time ? "cputime" : "time";
-    bool peak = job->peak_bytes_s > 0;
+    bool peak = a->peak, many = job->peer && job->peer->modes > 1;
+    char peer[2][64] = {"", ""}; /* of one place */
+    if (job->peer) {
+        snprintf(peer[0], sizeof(peer[0]), "  %7s  %6s%s", job->peer->name, "ratio",
+                 many ? "   busbw       mode" : "");
+        snprintf(peer[1], sizeof(peer[1]), "  %7s  %6s%s", "(us)", "",
+                 many ? "  (GB/s)           " : "");
+    }
     printf("#\n# %10s  %12s  %8s  %6s  %6s           out-of-place                       in-place   "
            "       "
            "       out-of-place      in-place\n",
@@ -69,15 +82,13 @@ static void print_columns(const struct perf_job *job)
         "# %10s  %12s  %8s  %6s  %6s  %7s  %6s  %6s  %6s  %7s  %6s  %6s  %6s  %7s  %7s  %7s  %7s",
         "size", "count", "type", "redop", "root", time, "algbw", "busbw", "#wrong", time, "algbw",
         "busbw", "#wrong", "p50", "p99", "p50", "p99");
-    printf("%s%s%s  %s\n", peak ? "   peak   peak" : "",
-           job->peer ? "      mpi   ratio      mpi   ratio" : "",
+    printf("%s%s%s%s  %s\n", peak ? "   peak   peak" : "", peer[0], peer[0],
            a->timestamps ? "            timestamp" : "", "algorithm");
     printf(
         "# %10s  %12s  %8s  %6s  %6s  %7s  %6s  %6s  %6s  %7s  %6s  %6s  %6s  %7s  %7s  %7s  %7s",
         "(B)", "(elements)", "", "", "", "(us)", "(GB/s)", "(GB/s)", "", "(us)", "(GB/s)", "(GB/s)",
         "", "(us)", "(us)", "(us)", "(us)");
-    printf("%s%s\n", peak ? "    (%)    (%)" : "",
-           job->peer ? "     (us)             (us)        " : "");
+    printf("%s%s%s\n", peak ? "    (%)    (%)" : "", peer[1], peer[1]);
 }
 
 static void json_head(struct perf_report *r)
@@ -106,6 +117,8 @@ static void json_head(struct perf_report *r)
     perf_json_int(j, "l2_bytes", (int64_t)topo->l2_bytes);
     perf_json_int(j, "l3_bytes", (int64_t)topo->l3_bytes);
     perf_json_int(j, "memory_bytes", (int64_t)topo->memory_bytes);
+    if (job->gpu)
+        perf_json_text(j, "gpu", job->gpu->name(job->thread->rank->gpu));
     if (job->peak_bytes_s > 0)
         perf_json_real(j, "copy_gb_s", job->peak_bytes_s / 1e9);
     perf_json_end(j);
@@ -122,6 +135,8 @@ static void json_head(struct perf_report *r)
     perf_json_int(j, "iterations", a->iters);
     perf_json_int(j, "aggregated_iterations", a->aggregate);
     perf_json_int(j, "validation", a->check);
+    perf_json_text(j, "memory", a->cuda ? "cuda" : "host");
+    perf_json_int(j, "graphs", a->graphs);
     perf_json_real(j, "create_s", job->create_s);
     perf_json_end(j);
     perf_json_list(j, "results");
@@ -188,6 +203,23 @@ static void print_place(const struct perf_stats *s)
         printf("  %6g", (double)s->wrong);
 }
 
+static double percent_of_peak(const struct perf_cell *cell, const struct perf_stats *s)
+{
+    return s->measured && cell->ceiling_s > 0 ? 100 * cell->ceiling_s / s->time_s : NAN;
+}
+
+static void print_peer(const struct perf_peer *peer, const struct perf_stats *s)
+{
+    char a[32], b[32];
+    bool known = s->peer_s > 0;
+    printf("  %s  %s", perf_number(a, sizeof(a), known ? s->peer_s * 1e6 : NAN, 7),
+           perf_number(b, sizeof(b), known ? s->ratio : NAN, 6));
+    if (peer->modes > 1)
+        printf("  %s  %9s",
+               perf_number(a, sizeof(a), known ? s->bus_bytes_s * s->ratio / 1e9 : NAN, 6),
+               known ? peer->mode[s->peer_mode] : "N/A");
+}
+
 static void print_more(const struct perf_report *r, const struct perf_cell *cell)
 {
     char a[32], b[32];
@@ -196,25 +228,35 @@ static void print_more(const struct perf_report *r, const struct perf_cell *cell
         printf("  %s  %s", perf_number(a, sizeof(a), s->measured ? s->p50_s * 1e6 : NAN, 7),
                perf_number(b, sizeof(b), s->measured ? s->p99_s * 1e6 : NAN, 7));
     }
-    for (int p = 0; p < 2 && r->job->peak_bytes_s > 0; p++)
-        printf("  %s", perf_number(a, sizeof(a),
-                                   cell->place[p].measured
-                                       ? 100 * cell->place[p].bus_bytes_s / r->job->peak_bytes_s
-                                       : NAN,
-                                   5));
-    for (int p = 0; p < 2 && r->job->peer; p++) {
-        const struct perf_stats *s = &cell->place[p];
-        bool known = s->peer_s > 0;
-        printf("  %s  %s", perf_number(a, sizeof(a), known ? s->peer_s * 1e6 : NAN, 7),
-               perf_number(b, sizeof(b), known ? s->ratio : NAN, 6));
-    }
+    for (int p = 0; p < 2 && r->job->args->peak; p++)
+        printf("  %s", perf_number(a, sizeof(a), percent_of_peak(cell, &cell->place[p]), 5));
+    for (int p = 0; p < 2 && r->job->peer; p++)
+        print_peer(r->job->peer, &cell->place[p]);
     if (r->job->args->timestamps)
         print_date("  %s");
     printf("  %s\n", cell->algorithm[0] ? cell->algorithm : "-");
 }
 
-static void json_place(struct perf_json *j, const char *name, const struct perf_stats *s,
-                       const struct perf_job *job)
+static void json_peer(struct perf_json *j, const struct perf_stats *s, const struct perf_peer *peer)
+{
+    perf_json_real(j, "peer_time", s->peer_s * 1e6);
+    perf_json_real(j, "ratio", s->ratio);
+    perf_json_real(j, "time_q1", s->quartile_s[0] * 1e6);
+    perf_json_real(j, "time_q3", s->quartile_s[1] * 1e6);
+    perf_json_real(j, "peer_q1", s->peer_quartile_s[0] * 1e6);
+    perf_json_real(j, "peer_q3", s->peer_quartile_s[1] * 1e6);
+    if (peer->modes == 1)
+        return;
+    perf_json_real(j, "peer_bus_bw", s->bus_bytes_s * s->ratio / 1e9);
+    perf_json_text(j, "peer_mode", peer->mode[s->peer_mode]);
+    perf_json_object(j, "peer_times");
+    for (int m = 0; m < peer->modes; m++)
+        perf_json_real(j, peer->mode[m], s->mode_s[m] > 0 ? s->mode_s[m] * 1e6 : NAN);
+    perf_json_end(j);
+}
+
+static void json_place(struct perf_json *j, const char *name, const struct perf_cell *cell,
+                       const struct perf_stats *s, const struct perf_job *job)
 {
     if (!s->measured) {
         perf_json_text(j, name, NULL);
@@ -230,10 +272,10 @@ static void json_place(struct perf_json *j, const char *name, const struct perf_
     perf_json_real(j, "p99_us", s->p99_s * 1e6);
     perf_json_real(j, "max_us", s->max_s * 1e6);
     perf_json_real(j, "avg_us", s->mean_s * 1e6);
-    if (s->peer_s > 0) {
-        perf_json_real(j, "peer_time", s->peer_s * 1e6);
-        perf_json_real(j, "ratio", s->ratio);
-    }
+    if (job->args->peak)
+        perf_json_real(j, "peak_percent", percent_of_peak(cell, s));
+    if (s->peer_s > 0)
+        json_peer(j, s, job->peer);
     if (job->args->samples) {
         perf_json_list(j, "sorted_us");
         for (size_t i = 0; i < s->count; i++)
@@ -268,8 +310,10 @@ void perf_report_cell(struct perf_report *r, const struct perf_cell *cell)
     perf_json_text(r->json, "redop", perf_op_name(cell->op));
     perf_json_int(r->json, "root", cell->root);
     perf_json_text(r->json, "algorithm", cell->algorithm[0] ? cell->algorithm : NULL);
-    json_place(r->json, "out_of_place", &cell->place[0], r->job);
-    json_place(r->json, "in_place", &cell->place[1], r->job);
+    if (r->job->args->peak)
+        perf_json_real(r->json, "peak_time", cell->ceiling_s > 0 ? cell->ceiling_s * 1e6 : NAN);
+    json_place(r->json, "out_of_place", cell, &cell->place[0], r->job);
+    json_place(r->json, "in_place", cell, &cell->place[1], r->job);
     perf_json_end(r->json);
 }
 
