@@ -65,6 +65,10 @@ static void gpu_flags(void)
     CHECK_EQ((int)perf_timed(&a), 15);
     CHECK_EQ(PARSE(&a, "p", "--memory", "cuda", "-G", "3", "-K", "3"), 3);
     CHECK_EQ(PARSE(&a, "p", "--memory", "cuda", "-n", "5", "-K", "3"), 0);
+    CHECK_EQ(PARSE(&a, "p", "--memory", "cuda", "--vs", "nccl:default,zero", "--local", "2"), 0);
+    CHECK(a.peak);
+    CHECK_EQ(PARSE(&a, "p", "--vs", "nccl"), 3); /* on host memory */
+    CHECK_EQ(PARSE(&a, "p", "--memory", "cuda", "--vs", "ncclx"), 3);
     CHECK_EQ(PARSE(&a, "p", "--memory", "cuda", "--choir-memory"), 3);
     CHECK_EQ(PARSE(&a, "p", "--memory", "cuda", "-y", "0"), 3);
 }

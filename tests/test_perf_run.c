@@ -144,5 +144,20 @@ static void gpu_memory(void)
     CHECK_EQ(test_program(20, output, sizeof(output), "hypercube_perf", "--memory cuda"), 2);
 }
 
+static void nccl_missing(void)
+{
+    setenv("CHOIR_NCCL_LIBRARY", "/nonexistent/libnccl.so.2", 1);
+    CHECK_EQ(test_program(20, output, sizeof(output), "all_reduce_perf",
+                          "--memory cuda --local 2 --vs nccl"),
+             2);
+    CHECK(strstr(output, "--vs nccl: /nonexistent/libnccl.so.2"));
+    CHECK_EQ(test_program(20, output, sizeof(output), "all_reduce_perf",
+                          "--memory cuda --local 2 --vs nccl:fast"),
+             2);
+    CHECK(strstr(output, "modes are default, symmetric and zero"));
+    unsetenv("CHOIR_NCCL_LIBRARY");
+}
+
 TEST_MAIN(TEST(processes), TEST(threads), TEST(groups), TEST(types_and_operations),
-          TEST(names_algorithm), TEST(modes), TEST(json), TEST(refusals), TEST(gpu_memory))
+          TEST(names_algorithm), TEST(modes), TEST(json), TEST(refusals), TEST(gpu_memory),
+          TEST(nccl_missing))

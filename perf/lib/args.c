@@ -58,8 +58,9 @@ static const struct flag flags[] = {
      "leading iterations left out of the percentiles"},
     {'J', "output_file", "FILE", JSON, AT(json), 1, 0, "JSON; FILE.0 ... if it exists"},
     {0, "json", "FILE", JSON, AT(json), 0, 0, "JSON; overwrites"},
-    {0, "vs", "mpi", TEXT, AT(vs), 0, 0,
-     "alternate with the MPI library this program was built with"},
+    {0, "vs", "PEER", TEXT, AT(vs), 0, 0,
+     "alternate with mpi, the library this program was built with, or "
+     "nccl[:default,symmetric,zero]"},
     {0, "rounds", "N", INT, AT(rounds), 1, 1000, "rounds of --vs (7)"},
     {0, "peak", NULL, BOOL, AT(peak), 0, 0,
      "measure copying first (GPUs: to the next rank's); print speed as % of it"},
@@ -71,7 +72,8 @@ static const struct flag flags[] = {
      "every iteration's time into the JSON; percentiles, of the slowest rank, are always shown"},
     {'p', "parallel_init", "0/1", IGNORED, 0, 0, 0,
      "threads always create their ranks in parallel"},
-    {'x', "cta_policy", "N", IGNORED, 0, 0, 0, "Choir has no policies"},
+    {'x', "cta_policy", "N", IGNORED, 0, 0, 0,
+     "Choir has no policies; --vs nccl runs NCCL's modes"},
     {'D', "device_implementation", "N", IGNORED, 0, 0, 0, "there are no calls from kernels"},
     {'V', "device_cta_count", "N", IGNORED, 0, 0, 0, "there are no calls from kernels"},
     {'h', "help", NULL, HELP, 0, 0, 0, "this text"},
@@ -217,12 +219,13 @@ static void help(const char *program)
            "choir-run.\n");
 }
 
-static bool validate_peer(const struct perf_args *a)
+static bool validate_peer(struct perf_args *a)
 {
     bool mpi = a->vs && !strcmp(a->vs, "mpi");
+    bool nccl = a->vs && !strncmp(a->vs, "nccl", 4) && (!a->vs[4] || a->vs[4] == ':');
     const char *wrong = NULL;
-    if (a->vs && !mpi)
-        wrong = "only mpi is known";
+    if (a->vs && !mpi && !nccl)
+        wrong = "only mpi and nccl are known";
     else if (mpi && !perf_peer_mpi())
         wrong = "this program was built without MPI; `make perf-mpi` builds one, with _mpi in its "
                 "name";
@@ -230,8 +233,11 @@ static bool validate_peer(const struct perf_args *a)
         wrong =
             "ranks come from mpirun, one a process, on host memory: no -t, -g, --local, --memory "
             "cuda";
+    else if (nccl && !a->cuda)
+        wrong = "NCCL needs --memory cuda";
     if (wrong)
         fprintf(stderr, "--vs %s: %s\n", a->vs, wrong);
+    a->peak |= nccl; /* what a time is worth shows beside what the link could do */
     return !wrong;
 }
 

@@ -34,7 +34,7 @@ int perf_main(int argc, char **argv, const struct perf_coll *coll)
         return 2;
     struct perf_job job = {.args = &args, .coll = coll, .procs = 1};
     if (args.vs)
-        job.peer = perf_peer_mpi();
+        job.peer = strcmp(args.vs, "mpi") ? perf_peer_nccl() : perf_peer_mpi();
     if (job.peer && !job.peer->init(&args, &job.proc, &job.procs))
         return 2;
     if (args.cuda && !(job.gpu = perf_gpu_find(args.program)))

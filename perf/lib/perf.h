@@ -108,7 +108,7 @@ struct perf_args {
     double timeout_s;
     const char *json; /* NULL: none */
     bool json_keep;   /* -J: never overwrite */
-    const char *vs;   /* "mpi" or NULL */
+    const char *vs;   /* "mpi", "nccl", "nccl:" and modes; or NULL */
     int rounds;       /* of --vs */
     int graphs;       /* -G: launches of a graph of the iterations; 0: no graph */
     bool cuda;        /* --memory cuda */
@@ -229,7 +229,7 @@ void perf_reduce(struct perf_thread *t, double *values, size_t n, choir_op op);
 void perf_check(struct perf_thread *t, choir_comm *comm, enum choir_status status,
                 const char *what);
 
-/* --- the peer of --vs (mpi.c) ----------------------------------------------------------- */
+/* --- the peer of --vs (mpi.c, nccl.c) ----------------------------------------------------------- */
 struct perf_peer {
     const char *name;
     char version[64];
@@ -248,7 +248,9 @@ struct perf_peer {
     void (*barrier)(void); /* NULL: ours */
     void (*end)(void);
 };
-struct perf_peer *perf_peer_mpi(void); /* NULL: not built with it */
+/* NULL: not built with it. */
+struct perf_peer *perf_peer_mpi(void);
+struct perf_peer *perf_peer_nccl(void);
 
 /* --- results (report.c, json.c) ---------------------------------------------------------------- */
 struct perf_stats {
