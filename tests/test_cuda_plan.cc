@@ -91,7 +91,7 @@ static void one_host()
     uint32_t ran = 0;
     for (uint32_t n : sizes) {
         struct choir_layout *layout = plan_layout_regular(1, n);
-        sweep(layout, TEST_BY_EFFORT(1, 2, 20), &ran);
+        sweep(layout, TEST_BY_EFFORT(1, 4, 20), &ran);
         plan_layout_free(layout);
     }
     printf("%u collectives\n", ran);
@@ -108,7 +108,7 @@ static void several_hosts()
         for (uint32_t r = 0; r < n; r++)
             key[r] = (uint64_t)text[r];
         struct choir_layout *layout = plan_layout_create(n, key);
-        sweep(layout, TEST_BY_EFFORT(1, 1, 10), &ran);
+        sweep(layout, TEST_BY_EFFORT(1, 3, 10), &ran);
         plan_layout_free(layout);
     }
     printf("%u collectives\n", ran);

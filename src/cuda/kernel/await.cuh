@@ -26,6 +26,30 @@ DEV bool plan_arrived(plan_lane &l, uint32_t peer, plan_blame &blame)
     return true;
 }
 
+DEV bool plan_arrived_mine(plan_lane &l, const cuda_step &step)
+{
+    const cuda_place *place = l.c.plan.place + step.place;
+    plan_blame blame = {};
+    for (uint32_t i = l.b.thread; i < step.ins; i += l.b.threads)
+        if (place[i].peer >= 0 && !plan_arrived(l, (uint32_t)place[i].peer, blame))
+            return false;
+    return true;
+}
+
+/* All threads: whether every message in is there, one thread for each: a single one would make as many trips to memory. A
+ * while, if no pending messages are kept waiting; thread 0 has more patience. */
+DEV_CALL bool plan_arrived_all(plan_lane &l, const cuda_step &step)
+{
+    bool busy = l.b.any(!l.b.thread && l.s->open != l.s->pendings);
+    bool mine = plan_arrived_mine(l, step), all = !l.b.any(!mine);
+    for (uint32_t look = 1; look < LOOKS_TOGETHER && !busy && !all; look++) {
+        relax();
+        mine = mine || plan_arrived_mine(l, step);
+        all = !l.b.any(!mine);
+    }
+    return all;
+}
+
 /* Every message in from `seen` on is there, and every computed message out has room, behind what is queued before it. */
 DEV bool plan_awaited(plan_lane &l, const cuda_step &step, uint32_t &seen, plan_blame &blame)
 {

@@ -128,93 +128,115 @@ DEV uint8_t *plan_out_at(const plan_lane &l, const plan_job &j, uint32_t i, uint
 
 /* --- bytes ------------------------------------------------------------------------------------------- */
 
-/* Pairs of words, `step` bytes apart, that a thread has on the way; EACH: whole and aligned, else with what is left to the end. */
+/* Pairs of words, `step` bytes apart, that a thread has on the way: whole ones, all addresses multiples of WIDTH (16 or 4), or
+ * (0) a single one, of any address, with what is left to the end. */
 #define PLAN_UNROLL 4u
-template <uint32_t EACH>
-DEV void plan_load(line16 *x, const uint8_t *from, uint64_t step, uint64_t left)
-{
-    UNROLL
-    for (uint32_t k = 0; k < EACH; k++)
-        x[k] = EACH > 1 ? load_data((const line16 *)(from + k * step)) : load_pair(from, left);
-}
-template <uint32_t EACH>
-DEV void plan_store(uint8_t *to, const line16 *x, uint64_t step, uint64_t left)
-{
-    UNROLL
-    for (uint32_t k = 0; k < EACH; k++)
-        if (EACH > 1)
-            store_data((line16 *)(to + k * step), x[k]);
-        else
-            store_pair(to, x[0], left);
-}
+template <uint32_t WIDTH> struct plan_pairs {
+    static constexpr uint32_t each = WIDTH ? PLAN_UNROLL : 1;
+    line16 x[each];
 
-/* Whether all places of a stretch begin at 16 bytes. */
-DEV bool plan_aligned(const plan_stretch &s, uint32_t places)
+    DEV void load(const uint8_t *from, uint64_t step, uint64_t left)
+    {
+        UNROLL
+        for (uint32_t k = 0; k < each; k++) {
+            const uint32_t *w = (const uint32_t *)(from + k * step);
+            if (WIDTH == 16)
+                x[k] = load_data((const line16 *)w);
+            else if (WIDTH)
+                x[k] = line16{w[0] | (uint64_t)w[1] << 32, w[2] | (uint64_t)w[3] << 32};
+            else
+                x[k] = load_pair(from, left);
+        }
+    }
+    DEV void store(uint8_t *to, uint64_t step, uint64_t left) const
+    {
+        UNROLL
+        for (uint32_t k = 0; k < each; k++) {
+            uint32_t *w = (uint32_t *)(to + k * step);
+            if (WIDTH == 16) {
+                store_data((line16 *)w, x[k]);
+            } else if (WIDTH) {
+                w[0] = (uint32_t)x[k].a;
+                w[1] = (uint32_t)(x[k].a >> 32);
+                w[2] = (uint32_t)x[k].b;
+                w[3] = (uint32_t)(x[k].b >> 32);
+            } else {
+                store_pair(to, x[k], left);
+            }
+        }
+    }
+};
+
+/* The low bits of all addresses of a stretch. */
+DEV uintptr_t plan_odd(const plan_stretch &s, uint32_t places)
 {
     uintptr_t odd = 0;
     for (uint32_t i = 0; i < places; i++)
         odd |= (uintptr_t)s.at[i];
-    return !(odd & 15);
+    return odd & 15;
 }
 
 /* One source: to all but itself. */
-template <uint32_t EACH>
-DEV void plan_copy_each(const plan_stretch &s, uint32_t outs, uint64_t at, uint64_t step,
-                        uint64_t bytes)
-{
-    line16 x[EACH];
-    plan_load<EACH>(x, s.at[0] + at, step, bytes - at);
-    for (uint32_t o = 1; o <= outs; o++)
-        if (s.at[o] && s.at[o] != s.at[0])
-            plan_store<EACH>(s.at[o] + at, x, step, bytes - at);
-}
-DEV void plan_copy(block b, const plan_stretch &s, uint32_t outs, uint64_t bytes)
-{
-    uint64_t step = 16ull * b.threads, at = 16ull * b.thread;
-    if (plan_aligned(s, 1 + outs))
-        for (; at + (PLAN_UNROLL - 1) * step + 16 <= bytes; at += PLAN_UNROLL * step)
-            plan_copy_each<PLAN_UNROLL>(s, outs, at, step, bytes);
-    for (; at < bytes; at += step)
-        plan_copy_each<1>(s, outs, at, step, bytes);
-}
+struct plan_copier {
+    template <uint32_t WIDTH>
+    DEV void go(const plan_stretch &s, uint32_t outs, uint64_t at, uint64_t step,
+                uint64_t bytes) const
+    {
+        plan_pairs<WIDTH> p;
+        p.load(s.at[0] + at, step, bytes - at);
+        for (uint32_t o = 1; o <= outs; o++)
+            if (s.at[o] && s.at[o] != s.at[0])
+                p.store(s.at[o] + at, step, bytes - at);
+    }
+};
 
 /* Two sources or more, in their order. What a thread writes in place it has read itself. */
-template <class T, class OP, uint32_t EACH>
-DEV void plan_combine_each(const plan_stretch &s, uint32_t ins, uint32_t outs, uint64_t at,
-                           uint64_t step, uint64_t bytes)
-{
-    accumulator<T, OP> sum[EACH][2];
-    line16 x[EACH];
-    plan_load<EACH>(x, s.at[0] + at, step, bytes - at);
-    UNROLL
-    for (uint32_t k = 0; k < EACH; k++) {
-        sum[k][0].start(x[k].a);
-        sum[k][1].start(x[k].b);
-    }
-    uint32_t n = 1;
-    do {
-        plan_load<EACH>(x, s.at[n] + at, step, bytes - at);
+template <class T, class OP> struct plan_combiner {
+    uint32_t ins;
+
+    template <uint32_t WIDTH>
+    DEV void go(const plan_stretch &s, uint32_t outs, uint64_t at, uint64_t step,
+                uint64_t bytes) const
+    {
+        plan_pairs<WIDTH> p;
+        accumulator<T, OP> sum[p.each][2];
+        p.load(s.at[0] + at, step, bytes - at);
         UNROLL
-        for (uint32_t k = 0; k < EACH; k++) {
-            sum[k][0].add(x[k].a);
-            sum[k][1].add(x[k].b);
+        for (uint32_t k = 0; k < p.each; k++) {
+            sum[k][0].start(p.x[k].a);
+            sum[k][1].start(p.x[k].b);
         }
-    } while (++n < ins);
-    UNROLL
-    for (uint32_t k = 0; k < EACH; k++)
-        x[k] = line16{sum[k][0].finish(), sum[k][1].finish()};
-    for (uint32_t o = ins; o < ins + outs; o++)
-        plan_store<EACH>(s.at[o] + at, x, step, bytes - at);
-}
-template <class T, class OP>
-DEV void plan_combine(block b, const plan_stretch &s, uint32_t ins, uint32_t outs, uint64_t bytes)
+        uint32_t n = 1;
+        do {
+            p.load(s.at[n] + at, step, bytes - at);
+            UNROLL
+            for (uint32_t k = 0; k < p.each; k++) {
+                sum[k][0].add(p.x[k].a);
+                sum[k][1].add(p.x[k].b);
+            }
+        } while (++n < ins);
+        UNROLL
+        for (uint32_t k = 0; k < p.each; k++)
+            p.x[k] = line16{sum[k][0].finish(), sum[k][1].finish()};
+        for (uint32_t o = ins; o < ins + outs; o++)
+            p.store(s.at[o] + at, step, bytes - at);
+    }
+};
+
+/* All bytes of a stretch. */
+template <class WORK>
+DEV void plan_work(block b, const plan_stretch &s, uint32_t ins, uint32_t outs, uint64_t bytes,
+                   const WORK &work)
 {
-    uint64_t step = 16ull * b.threads, at = 16ull * b.thread;
-    if (plan_aligned(s, ins + outs))
+    uint64_t step = 16ull * b.threads, at = 16ull * b.thread, odd = plan_odd(s, ins + outs);
+    if (!odd)
         for (; at + (PLAN_UNROLL - 1) * step + 16 <= bytes; at += PLAN_UNROLL * step)
-            plan_combine_each<T, OP, PLAN_UNROLL>(s, ins, outs, at, step, bytes);
+            work.template go<16>(s, outs, at, step, bytes);
+    else if (!(odd & 3))
+        for (; at + (PLAN_UNROLL - 1) * step + 16 <= bytes; at += PLAN_UNROLL * step)
+            work.template go<4>(s, outs, at, step, bytes);
     for (; at < bytes; at += step)
-        plan_combine_each<T, OP, 1>(s, ins, outs, at, step, bytes);
+        work.template go<0>(s, outs, at, step, bytes);
 }
 
 /* Finds where the job goes on from `at` on; returns how many bytes are in one piece everywhere. */
@@ -240,7 +262,7 @@ DEV_CALL void plan_spread(plan_lane &l, const plan_job &j)
 {
     for (uint64_t at = j.lo, n; at < j.hi; at += n) {
         n = plan_find_stretch(l, j, at);
-        plan_copy(l.b, l.s->stretch[l.turn & 1], j.outs ? j.outs : 1, n);
+        plan_work(l.b, l.s->stretch[l.turn & 1], 1, j.outs ? j.outs : 1, n, plan_copier{});
     }
 }
 
@@ -249,7 +271,8 @@ template <class T, class OP> DEV_CALL void plan_reduce(plan_lane &l, const plan_
 {
     for (uint64_t at = j.lo, n; at < j.hi; at += n) {
         n = plan_find_stretch(l, j, at);
-        plan_combine<T, OP>(l.b, l.s->stretch[l.turn & 1], j.ins, j.outs ? j.outs : 1, n);
+        plan_work(l.b, l.s->stretch[l.turn & 1], j.ins, j.outs ? j.outs : 1, n,
+                  plan_combiner<T, OP>{j.ins});
     }
 }
 

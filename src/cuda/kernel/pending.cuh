@@ -76,6 +76,18 @@ DEV bool plan_reads(plan_lane &l, const uint8_t *at, uint64_t bytes, plan_blame 
     return false;
 }
 
+/* Whether two places, most often of steps that differ in the peer only, are the same bytes. */
+DEV bool plan_same_source(const plan_lane &l, uint32_t i, uint32_t k)
+{
+    const cuda_place &p = l.c.plan.place[i], &q = l.c.plan.place[k];
+    if (i == k)
+        return true;
+    if (p.buf != q.buf || p.cut != q.cut || p.segs != 1 || q.segs != 1)
+        return false;
+    const cuda_seg &a = l.c.plan.seg[p.seg], &b = l.c.plan.seg[q.seg];
+    return a.off == b.off && a.len == b.len;
+}
+
 /* Finds a fragment that can be sent now, from whose turn it is on, and all that are the same bytes for other peers. */
 DEV bool plan_pick(plan_lane &l, plan_blame &blame)
 {
@@ -107,7 +119,7 @@ DEV bool plan_pick(plan_lane &l, plan_blame &blame)
         if (!bit(may, peer))
             continue;
         const cuda_pending &q = *plan_pending(l, s->first[peer]);
-        if (q.place != p.place || q.done != p.done)
+        if (q.done != p.done || !plan_same_source(l, q.place, p.place))
             continue;
         s->picked[s->targets] = s->first[peer];
         s->target[s->targets++] = peer;

@@ -19,7 +19,13 @@ enum plan_order {
     PLAN_GO,
     PLAN_STAGE /* go, but combine into the staging memory: what is to be written is still being read */
 };
-enum plan_phase { PLAN_AWAIT, PLAN_WRITE, PLAN_RECEIVE, PLAN_DRAIN };
+enum plan_phase {
+    PLAN_AWAIT,
+    PLAN_ROOM, /* PLAN_AWAIT, where all messages in are there */
+    PLAN_WRITE,
+    PLAN_RECEIVE,
+    PLAN_DRAIN
+};
 
 /* --- orders -------------------------------------------------------------------------------------------- */
 
@@ -38,10 +44,10 @@ DEV uint32_t plan_decide(plan_lane &l, uint32_t phase, const cuda_step &step, ui
                          uint64_t hi, bool served)
 {
     patience w = {};
-    uint32_t seen = 0;
+    uint32_t seen = phase == PLAN_ROOM ? step.ins : 0;
     for (;;) {
         plan_blame blame = {l.c.view.rank, 0, false, false};
-        bool good = phase == PLAN_AWAIT     ? plan_awaited(l, step, seen, blame)
+        bool good = phase <= PLAN_ROOM      ? plan_awaited(l, step, seen, blame)
                     : phase == PLAN_WRITE   ? !plan_blocked(l, step, lo, hi, blame)
                     : phase == PLAN_RECEIVE ? plan_pick_receive(l, &step, blame)
                                             : l.s->open == l.s->pendings;
@@ -51,8 +57,8 @@ DEV uint32_t plan_decide(plan_lane &l, uint32_t phase, const cuda_step &step, ui
         if (l.s->open != l.s->pendings && !(good && served) && plan_pick(l, sender))
             return PLAN_SERVE;
         if (good)
-            return phase == PLAN_AWAIT && plan_blocked(l, step, lo, hi, blame) ? PLAN_STAGE
-                                                                               : PLAN_GO;
+            return phase <= PLAN_ROOM && plan_blocked(l, step, lo, hi, blame) ? PLAN_STAGE
+                                                                              : PLAN_GO;
         if (!plan_wait(l, w, phase == PLAN_DRAIN ? sender : blame))
             return PLAN_STOP;
     }
@@ -110,7 +116,8 @@ template <class T, class OP> DEV bool plan_message_step(plan_lane &l, const cuda
     do {
         uint64_t hi = plan_fragment_end(l, lo, bytes);
         plan_job job = {step.place, step.ins, step.place + step.ins, step.outs, PLAN_OUTS, lo, hi};
-        uint32_t order = plan_until(l, PLAN_AWAIT, step, lo, hi);
+        bool there = step.msg_ins > 1 && plan_arrived_all(l, step);
+        uint32_t order = plan_until(l, there ? PLAN_ROOM : PLAN_AWAIT, step, lo, hi);
         if (order == PLAN_STOP)
             return false;
         if (order == PLAN_STAGE)

@@ -122,6 +122,7 @@ DEV uint64_t clock_ns()
 DEV void relax()
 {
 }
+#define LOOKS_TOGETHER 64u /* of a block, before it leaves the waiting to one thread */
 
 /* A flagged line of 128 bytes is moved by WIDE_MEMBERS threads of a warp at once, WIDE_EACH words each, the last word its flag.
  * NVLink and the memory behind it keep the 128 bytes of such an access together. */
@@ -256,6 +257,7 @@ DEV void relax()
 {
     sched_yield();
 }
+#define LOOKS_TOGETHER 2u /* barriers are dear */
 
 /* One thread moves a line, the flag last. */
 #define WIDE_MEMBERS 1u
