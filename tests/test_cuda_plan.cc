@@ -279,9 +279,9 @@ static void refused()
     plan_shape_init(&s, CHOIR_ALL_REDUCE, 0, 2, 1 << 20, layout);
     s.slot_bytes = CUDA_SLOT_BYTES;
     s.depth = CUDA_DEPTH;
-    s.window = CUDA_LANES;
+    s.window = CUDA_SLOT_LANES;
     CHECK_OK(plan_build("ring", &s, &plan));
-    plan->instances = 2 * CUDA_LANES;
+    plan->instances = 2 * CUDA_SLOT_LANES;
     for (int i = 0; i < 5; i++) {
         struct choir_plan *p = plan_copy(plan);
         struct cuda_tables *tables;
@@ -289,7 +289,7 @@ static void refused()
         p->size += i == 1 ? CUDA_RANKS : 0;
         p->slot += i == 2;
         p->depth += i == 3;
-        p->window = i == 4 ? CUDA_LANES + 1 : CUDA_LANES;
+        p->window = i == 4 ? CUDA_SLOT_LANES + 1 : CUDA_SLOT_LANES;
         CHECK_EQ(cuda_bind(p, 4, &tables), i ? CHOIR_ERR_UNSUPPORTED : CHOIR_OK);
         if (!i)
             cuda_tables_free(tables);

@@ -46,11 +46,12 @@ static enum choir_status no_gpu(struct choir_comm *c)
     if (!cuda_driver())
         return comm_fail(c, CHOIR_ERR_UNSUPPORTED, base_error_thread()->remedy,
                          "stream is a CUDA stream: %s", base_error_thread()->text);
-    return comm_fail(c, CHOIR_ERR_UNSUPPORTED,
-                     "create the communicator after a first CUDA call on all its ranks, at most 16, "
-                     "on one host and GPUs that reach each other",
-                     "stream is a CUDA stream or a buffer is GPU memory, and the communicator has "
-                     "no GPUs");
+    return comm_fail(
+        c, CHOIR_ERR_UNSUPPORTED,
+        "create the communicator after a first CUDA call on all its ranks, at most 16, "
+        "on one host and GPUs that reach each other",
+        "stream is a CUDA stream or a buffer is GPU memory, and the communicator has "
+        "no GPUs");
 }
 
 enum choir_status device_call_stream(struct choir_comm *c, const void *in, const void *out,
@@ -94,7 +95,7 @@ static void device_shape(const struct choir_comm *c, const struct comm_call *cal
     shape->rank = rank;
     shape->slot_bytes = CUDA_SLOT_BYTES;
     shape->depth = CUDA_DEPTH;
-    shape->window = CUDA_LANES;
+    shape->window = CUDA_SLOT_LANES;
 }
 
 /* Whether every rank's plan follows from what this rank was told. */
@@ -158,8 +159,8 @@ static enum choir_status find(struct choir_comm *c, const struct comm_call *call
         return CHOIR_OK;
     enum choir_status st = bind_call(c, call, changed ? w->in_bytes : 0, bound);
     if (st == CHOIR_OK)
-        *owned = !bytes || plan_cache_add(c->device->bound, key, bytes, *bound, cuda_bound_free) !=
-                               CHOIR_OK;
+        *owned = !bytes ||
+                 plan_cache_add(c->device->bound, key, bytes, *bound, cuda_bound_free) != CHOIR_OK;
     return st;
 }
 

@@ -181,9 +181,9 @@ static enum choir_status enqueue_all(void)
             struct entry *e = &g.entry[i];
             if (!stream_is_cuda(e->stream) || (e->messages != NULL) != !pass)
                 continue;
-            enum choir_status st = e->messages ? device_exchange(e->comm, e->messages,
-                                                                 e->message_count, e->stream)
-                                               : device_run(e->comm, &e->call, e->stream);
+            enum choir_status st =
+                e->messages ? device_exchange(e->comm, e->messages, e->message_count, e->stream)
+                            : device_run(e->comm, &e->call, e->stream);
             first = first == CHOIR_OK ? st : first;
         }
     return first;

@@ -34,7 +34,8 @@ static enum choir_status scale_inputs(struct comm_task *t)
     struct choir_comm *c = t->comm;
     struct comm_call *call = &t->call;
     const struct comm_op *made = plan_kind_reduces(call->kind) ? op_find(c, call->op) : NULL;
-    bool avg = plan_kind_reduces(call->kind) && call->op == CHOIR_AVG && comm_small_float(call->type);
+    bool avg =
+        plan_kind_reduces(call->kind) && call->op == CHOIR_AVG && comm_small_float(call->type);
     if (!(made && made->scaled) && !avg)
         return CHOIR_OK;
     struct choir_shape shape;

@@ -238,7 +238,7 @@ void tree_frame(struct choir_comm *c, const struct choir_frame *f, const void *p
 
 /* The blob of each rank; false: not every rank is in it, or a length is wrong. */
 static bool index_of(const uint8_t *result, uint32_t bytes, uint32_t ranks, const void **blob,
-                uint32_t *blob_bytes)
+                     uint32_t *blob_bytes)
 {
     uint32_t seen = 0;
     for (uint32_t r = 0; r < ranks; r++)

@@ -12,15 +12,16 @@
 
 #include <stdint.h>
 
-#define CUDA_RANKS 16u /* of a host, that map each other */
-#define CUDA_LANES 64u /* blocks of an operation, at most */
+#define CUDA_RANKS 16u      /* of a host, that map each other */
+#define CUDA_LANES 128u     /* of an operation, at most */
+#define CUDA_SLOT_LANES 64u /* of one that goes through slots */
 #define CUDA_THREADS 512u
 #define CUDA_DEPTH 4u /* slots of a (sender, lane) */
 #define CUDA_SLOT_BYTES 65536u
 /* Flagged words: 16 bytes carry 8 of data and two flags. Flagged lines: 128 bytes carry 120 and one flag. */
 #define CUDA_LL_BYTES 4096u /* of data a lane's message may have */
 #define CUDA_LL_LINES (CUDA_LL_BYTES / 8u)
-#define CUDA_WIDE_BYTES 32640u
+#define CUDA_WIDE_BYTES 16800u
 #define CUDA_WIDE_LINES (CUDA_WIDE_BYTES / 120u)
 #define CUDA_LL_DEPTH 2u
 
@@ -55,17 +56,17 @@ static inline
 #define CUDA_WIDE_AT(ranks, from, lane)                                                            \
     (CUDA_LL_AT(ranks, ranks, 0) + cuda_index(from, lane) * CUDA_LL_DEPTH * CUDA_WIDE_SPAN)
 #define CUDA_SLOT_AT(ranks, from, lane)                                                            \
-    (CUDA_WIDE_AT(ranks, ranks, 0) + cuda_index(from, lane) * CUDA_DEPTH * CUDA_SLOT_BYTES)
+    (CUDA_WIDE_AT(ranks, ranks, 0) +                                                               \
+     ((uint64_t)(from)*CUDA_SLOT_LANES + (lane)) * CUDA_DEPTH * CUDA_SLOT_BYTES)
 #define CUDA_MAILBOX_BYTES(ranks) CUDA_SLOT_AT(ranks, ranks, 0)
 
 /* --- a communicator, as its kernels see it ---------------------------------------------------------- */
 
 /* Own, of (peer, lane). */
 struct cuda_count {
-    uint32_t sent, received;       /* fragments through slots */
-    uint32_t ll_sent, ll_received; /* flagged messages */
-    uint32_t consumed, ll_acked;   /* of those sent, by the peer, as last seen */
-    uint32_t unused[2];
+    uint32_t ll_sent, ll_received, ll_acked,
+        unused; /* flagged messages; acked: of those sent, read by the peer */
+    uint32_t sent, received, consumed, unused2; /* fragments through slots, likewise */
 };
 enum cuda_fault {
     CUDA_FAULT_NONE,
@@ -126,7 +127,7 @@ struct cuda_exchange_call {
     uint32_t signature, elem;       /* elem: bytes of an element */
     uint32_t in_place;              /* IN and OUT overlap */
     uint32_t divide_in, divide_out; /* local inputs, results are divided by it, unless 0 */
-    uint32_t scaled;                /* local inputs are multiplied by *scale, or by `scalar` if that is NULL */
+    uint32_t scaled; /* local inputs are multiplied by *scale, or by `scalar` if that is NULL */
     const uint8_t *scale;
     uint64_t scalar;
     struct cuda_exchange what;

@@ -151,11 +151,11 @@ static enum choir_status check(const struct choir_plan *plan, uint32_t elem)
     if (plan->size > CUDA_RANKS)
         return base_fail(CHOIR_ERR_UNSUPPORTED, "use fewer ranks on a host",
                          "%u ranks, kernels are made for %u", plan->size, CUDA_RANKS);
-    if (plan->slot * elem > CUDA_SLOT_BYTES || plan->depth > CUDA_DEPTH || window > CUDA_LANES)
+    if (plan->slot * elem > CUDA_SLOT_BYTES || plan->depth > CUDA_DEPTH || window > CUDA_SLOT_LANES)
         return base_fail(CHOIR_ERR_UNSUPPORTED, "build the plan for the kernels' slots",
                          "fragments of %llu bytes, depth %u, window %u; kernels have %u, %u, %u",
                          (unsigned long long)(plan->slot * elem), plan->depth, window,
-                         CUDA_SLOT_BYTES, CUDA_DEPTH, CUDA_LANES);
+                         CUDA_SLOT_BYTES, CUDA_DEPTH, CUDA_SLOT_LANES);
     return CHOIR_OK;
 }
 

@@ -10,9 +10,12 @@
 #include <stdlib.h>
 
 #define ROUNDS_MOST 16u
-#define WORDS_LANE 2048u  /* bytes a lane takes at least, while lanes are left */
-#define LINES_LANE 8192u
-#define STREAM_LANE 32768u
+/* Bytes that a lane takes at least, while lanes are left, and how many there are. */
+static const struct {
+    uint32_t bytes, lanes;
+} share[] = {[CUDA_WORDS] = {2048, CUDA_LANES},
+             [CUDA_LINES] = {2048, CUDA_LANES},
+             [CUDA_STREAM] = {32768, CUDA_SLOT_LANES}};
 
 enum cuda_form cuda_form_of(uint64_t bytes)
 {
@@ -23,12 +26,12 @@ enum cuda_form cuda_form_of(uint64_t bytes)
 
 uint32_t cuda_form_lanes(uint64_t bytes)
 {
-    static const uint32_t least[] = {WORDS_LANE, LINES_LANE, STREAM_LANE};
-    uint64_t lanes = (bytes + least[cuda_form_of(bytes)] - 1) / least[cuda_form_of(bytes)];
-    return (uint32_t)base_min(base_max(lanes, 1u), CUDA_LANES);
+    enum cuda_form form = cuda_form_of(bytes);
+    uint64_t lanes = (bytes + share[form].bytes - 1) / share[form].bytes;
+    return (uint32_t)base_min(base_max(lanes, 1u), share[form].lanes);
 }
 
-/* Threads for the longest piece of a launch. */
+/* Threads for the longest piece of a launch: one for each word, or eight for each line, and a warp for the headers. */
 static uint32_t threads_of(const struct cuda_exchange *what, enum cuda_form form, uint32_t elem)
 {
     uint64_t most = 0;
@@ -36,10 +39,10 @@ static uint32_t threads_of(const struct cuda_exchange *what, enum cuda_form form
         most = base_max(most, what->send[i].len * elem / what->send[i].lanes);
     for (uint32_t i = 0; i < what->results; i++)
         most = base_max(most, what->result[i].len * elem / what->result[i].lanes);
-    uint64_t words = most / 8 + 1;
-    if (form != CUDA_WORDS || words > CUDA_THREADS / 2)
-        return CUDA_THREADS;
-    return (uint32_t)(words + 31) / 32 * 32;
+    uint64_t work = form == CUDA_WORDS   ? most / 8 + 1
+                    : form == CUDA_LINES ? 8 * (most / 120 + 1)
+                                         : CUDA_THREADS;
+    return (uint32_t)base_min((work + 31) / 32 * 32 + 32, CUDA_THREADS);
 }
 
 /* The parts of an exchange that travel in different ways, each a launch. */
@@ -84,9 +87,9 @@ static enum choir_status make_exchanges(struct cuda_bound *b, const struct choir
         add_launches(b, &rounds[i]);
     *made = b->launch != NULL;
     free(rounds);
-    return rounds && (b->launch || !n) ? CHOIR_OK
-                                       : base_fail(CHOIR_ERR_NO_MEMORY, "free memory",
-                                                   "no memory for an exchange");
+    return rounds && (b->launch || !n)
+               ? CHOIR_OK
+               : base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for an exchange");
 }
 
 /* Tables and what the interpreter writes, in one piece of GPU memory. */

@@ -36,6 +36,9 @@
 #define CUDA_COMBINATIONS_INTEGER(X, type)                                                         \
     CUDA_COMBINATIONS_FLOAT(X, type)                                                               \
     X(type, band) X(type, bor) X(type, bxor) X(type, land) X(type, lor) X(type, lxor)
+#ifdef CUDA_FEW /* make NVCCFLAGS=-DCUDA_FEW: compiled in seconds, for work on kernels */
+#define CUDA_COMBINATIONS(X) X(float32, sum) X(bfloat16, sum)
+#else
 #define CUDA_COMBINATIONS(X)                                                                       \
     CUDA_COMBINATIONS_ORDER(X, int8)                                                               \
     CUDA_COMBINATIONS_INTEGER(X, uint8)                                                            \
@@ -51,6 +54,8 @@
     CUDA_COMBINATIONS_FLOAT(X, float64)                                                            \
     CUDA_COMBINATIONS_FLOAT(X, float8_e4m3)                                                        \
     CUDA_COMBINATIONS_FLOAT(X, float8_e5m2)
+
+#endif
 
 /* The enumerators again under the names that X gets. */
 enum cuda_type {

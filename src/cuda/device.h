@@ -29,6 +29,7 @@ struct cuda_device {
     CUcontext context;
     unsigned long long context_id; /* never used again, unlike the handle */
     bool primary;                  /* and then retained */
+    _Atomic uint32_t comms; /* communicators that are open on it: they share the multiprocessors */
     uint32_t modules;
     CUmodule module[CUDA_IMAGES_MOST];
     struct cuda_device *next;

@@ -32,8 +32,8 @@ enum choir_status cuda_here(struct cuda_device **device);
 /* Makes the GPU side of a communicator on a device, if it fits (at most CUDA_RANKS, all on one host); else *comm = NULL and
  * card->present = 0, which is no error. device NULL: so, too. */
 enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint32_t ranks,
-                                 uint64_t limit_ns,
-                                 struct cuda_card *card, struct cuda_comm **comm);
+                                 uint64_t limit_ns, struct cuda_card *card,
+                                 struct cuda_comm **comm);
 /* Maps the mailboxes of all ranks and writes a word into each. card[r], same_process[r]: of rank r. The record names the rank that cannot be
  * reached. */
 enum choir_status cuda_comm_meet(struct cuda_comm *comm, const struct cuda_card *card,
@@ -72,7 +72,7 @@ struct cuda_work {
     uint32_t signature;
     uint32_t divide_in, divide_out; /* by so much, unless 0 */
     bool scaled;                    /* local inputs are multiplied by *scale */
-    const void *scale;              /* on the host it is read now, on the device when the kernel runs */
+    const void *scale; /* on the host it is read now, on the device when the kernel runs */
 };
 /* Puts the operation into the stream; returns at once. */
 enum choir_status cuda_enqueue(struct cuda_comm *comm, const struct cuda_work *work);

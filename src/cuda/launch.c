@@ -32,9 +32,18 @@ static enum choir_status find(struct cuda_comm *comm, CUfunction *kept, const ch
 static enum choir_status launch(CUfunction f, uint32_t blocks, uint32_t threads, CUstream stream,
                                 void **arguments)
 {
-    CUresult r = cuda_driver()->cuLaunchKernel(f, blocks, 1, 1, threads, 1, 1, 0, stream, arguments,
-                                               NULL);
+    CUresult r =
+        cuda_driver()->cuLaunchKernel(f, blocks, 1, 1, threads, 1, 1, 0, stream, arguments, NULL);
     return r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "launching a collective");
+}
+
+/* Blocks for so many lanes. A block waits for its peers, so the blocks of all communicators of a device must have room at once,
+ * each on a multiprocessor of its own: crossing orders of their operations would else wait for each other for ever. */
+static uint32_t blocks_for(const struct cuda_comm *comm, uint32_t lanes)
+{
+    uint32_t sharers =
+        base_max(atomic_load_explicit(&comm->device->comms, memory_order_relaxed), 1u);
+    return base_min(lanes, base_max((uint32_t)comm->device->gpu.sms / sharers, 1u));
 }
 
 /* The kernel of a form for a type and operation. */
@@ -103,9 +112,8 @@ static enum choir_status prepare(struct cuda_comm *comm, const struct cuda_work 
     if (w->scaled)
         return scale(comm, w, to, by);
     if (to != w->in) {
-        CUresult r = cuda_driver()->cuMemcpyDtoDAsync((CUdeviceptr)(uintptr_t)to,
-                                                      (CUdeviceptr)(uintptr_t)w->in, w->in_bytes,
-                                                      w->stream);
+        CUresult r = cuda_driver()->cuMemcpyDtoDAsync(
+            (CUdeviceptr)(uintptr_t)to, (CUdeviceptr)(uintptr_t)w->in, w->in_bytes, w->stream);
         if (r != CUDA_SUCCESS)
             return cuda_fail(r, "copying an input");
     }
@@ -138,7 +146,8 @@ static enum choir_status run_exchanges(struct cuda_comm *comm, const struct cuda
         st = pick(comm, w, b->launch[i].form, &f);
         call.what = b->launch[i].what;
         if (st == CHOIR_OK)
-            st = launch(f, call.what.lanes, b->launch[i].threads, w->stream, arguments);
+            st = launch(f, blocks_for(comm, call.what.lanes), b->launch[i].threads, w->stream,
+                        arguments);
     }
     if (st == CHOIR_OK && later && w->divide_out)
         st = divide(comm, w, w->out, w->out_bytes, w->divide_out);
@@ -164,7 +173,7 @@ static enum choir_status run_plan(struct cuda_comm *comm, const struct cuda_work
                                   .pending = b->pending};
     void *arguments[] = {&call};
     if (st == CHOIR_OK)
-        st = launch(f, b->plan.window, CUDA_THREADS, w->stream, arguments);
+        st = launch(f, blocks_for(comm, b->plan.window), CUDA_THREADS, w->stream, arguments);
     if (st == CHOIR_OK && w->divide_out)
         st = divide(comm, w, w->out, w->out_bytes, w->divide_out);
     return st;

@@ -195,8 +195,7 @@ enum choir_status cuda_here(struct cuda_device **device)
 }
 
 enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint32_t ranks,
-                                 uint64_t limit_ns, struct cuda_card *card,
-                                 struct cuda_comm **out)
+                                 uint64_t limit_ns, struct cuda_card *card, struct cuda_comm **out)
 {
     CUstreamCaptureMode mode;
     *card = (struct cuda_card){0};
@@ -218,7 +217,7 @@ enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint
     if (st == CHOIR_OK)
         st = fill_card(comm, card);
     if (st == CHOIR_OK)
-        *out = comm;
+        *out = comm, atomic_fetch_add(&device->comms, 1);
     else
         discard(comm);
     cuda_comm_end(&at_device, &mode);
@@ -280,8 +279,9 @@ enum choir_status cuda_comm_meet(struct cuda_comm *comm, const struct cuda_card 
         if (p == v->rank)
             continue;
         if (card[p].bytes != comm->mailbox_bytes)
-            st = base_fail(CHOIR_ERR_PROTOCOL, "use one version of the library on all ranks",
-                           "rank %u's mailbox has %llu bytes", p, (unsigned long long)card[p].bytes);
+            st =
+                base_fail(CHOIR_ERR_PROTOCOL, "use one version of the library on all ranks",
+                          "rank %u's mailbox has %llu bytes", p, (unsigned long long)card[p].bytes);
         else
             st = same_process[p] ? reach(comm, &card[p], p) : open_handle(comm, &card[p], p);
     }
@@ -316,7 +316,8 @@ void cuda_comm_abort(struct cuda_comm *comm)
 
 bool cuda_comm_fault(const struct cuda_comm *comm, struct cuda_report *report)
 {
-    if (!__atomic_load_n(&comm->board->report.code, __ATOMIC_ACQUIRE)) /* pairs with fault() in kernels */
+    if (!__atomic_load_n(&comm->board->report.code,
+                         __ATOMIC_ACQUIRE)) /* pairs with fault() in kernels */
         return false;
     *report = comm->board->report;
     return true;
@@ -348,6 +349,7 @@ void cuda_comm_close(struct cuda_comm *comm)
     if (!comm || cuda_comm_begin(comm, &mode) != CHOIR_OK)
         return;
     at_device.device = comm->device;
+    atomic_fetch_sub(&comm->device->comms, 1);
     if (comm->met && comm->view.ranks > 1) {
         say(comm, HELLO_CLOSED);
         pthread_mutex_lock(&lock);

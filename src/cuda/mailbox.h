@@ -33,7 +33,8 @@ struct cuda_comm {
     /* Kernels, looked up once: of a form, type and op; of a form; of a type. */
     CUfunction combine[CUDA_FORMS][CHOIR_TYPES][CHOIR_OPS], move[CUDA_FORMS];
     CUfunction divide[CHOIR_TYPES], scale[CHOIR_TYPES];
-    struct cuda_retired *retired; /* memory of plans that are kept no more: a graph may still have it */
+    struct cuda_retired
+        *retired; /* memory of plans that are kept no more: a graph may still have it */
     bool met;
     struct cuda_comm *next; /* closed, but peers may still write into its mailbox */
 };

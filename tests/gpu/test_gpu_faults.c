@@ -162,8 +162,7 @@ static void run(int per_process, void (*fn)(int, int, void *))
 {
     struct job j;
     const char *env[] = {"CHOIR_TIMEOUT=20s", NULL};
-    struct test_ranks t = {
-        .ranks = 2, .per_process = per_process, .env = env, .fn = fn, .arg = &j};
+    struct test_ranks t = {.ranks = 2, .per_process = per_process, .env = env, .fn = fn, .arg = &j};
     if (!gpu_count())
         test_skip("GPUs: there is none");
     test_deadline(120);

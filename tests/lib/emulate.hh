@@ -160,7 +160,7 @@ inline void emulation::age(uint32_t number, uint32_t lanes)
         cuda_view v = view(r);
         for (uint32_t from = 0; from < ranks; from++)
             for (uint32_t lane = 0; lane < lanes; lane++) {
-                *count_of(v, from, lane) = {number, number, number, number, number, number, {}};
+                *count_of(v, from, lane) = {number, number, number, 0, number, number, number, 0};
                 cuda_post *post = post_of(v, r, from, lane);
                 post->consumed = post->ll_consumed = number;
                 for (uint32_t i = 0; i < CUDA_DEPTH; i++)

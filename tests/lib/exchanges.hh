@@ -221,7 +221,9 @@ class exchange_operation
             c.in_place = memories[r].in_place;
             c.divide_in = ask.scaled == SCALED_DIVIDE_IN ? ranks.n : 0;
             c.divide_out = ask.scaled == SCALED_DIVIDE_OUT ? ranks.n : 0;
-            c.scale = ask.scaled == SCALED_BY ? scalar : NULL;
+            c.scaled = ask.scaled == SCALED_BY;
+            c.scale = c.scaled && r % 2 ? scalar : NULL; /* a value, for every other rank */
+            memcpy(&c.scalar, scalar, sizeof(c.scalar));
             c.what = what[r];
         }
         launches.push_back(now);

@@ -7,6 +7,11 @@
 
 #include "cuda/kernel/portable.cuh"
 
+DEV uint32_t bit(uint32_t mask, uint32_t i)
+{
+    return mask >> i & 1u;
+}
+
 /* --- pieces ---------------------------------------------------------------------------------------- */
 
 struct range {
@@ -15,7 +20,14 @@ struct range {
 /* Piece i of n of a length: plan_piece of src/plan. */
 DEV range piece_of(uint64_t len, uint32_t i, uint32_t n)
 {
-    uint64_t q = len / n, r = len % n, from = q * i + r * i / n;
+    if (n == 1)
+        return range{0, len};
+    if (len >> 32) {
+        uint64_t q = len / n, r = len % n, from = q * i + r * i / n;
+        return range{from, q * (i + 1) + r * (i + 1) / n - from};
+    }
+    uint32_t l = (uint32_t)len, q = l / n, r = l % n,
+             from = q * i + r * i / n; /* shorter divisions */
     return range{from, q * (i + 1) + r * (i + 1) / n - from};
 }
 
@@ -103,9 +115,9 @@ DEV bool wait_on(const cuda_view &v, patience &w, uint32_t peer, uint32_t lane, 
     uint64_t now = clock_ns();
     if (!w.since)
         w.since = now;
-    uint32_t code = load_relaxed(v.abort)            ? CUDA_FAULT_ABORT
+    uint32_t code = load_relaxed(v.abort)        ? CUDA_FAULT_ABORT
                     : now - w.since > v.limit_ns ? CUDA_FAULT_LATE
-                                                     : CUDA_FAULT_NONE;
+                                                 : CUDA_FAULT_NONE;
     if (code)
         fault(v, code, peer, lane, number, 0, 0);
     return !code;

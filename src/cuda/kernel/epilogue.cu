@@ -18,9 +18,8 @@
         store_word(data + at, divide_word<type_##type>(load_word(data + at, bytes - at), n),       \
                    bytes - at);                                                                    \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(CUDA_THREADS)                                     \
-        choir_scale_##type(uint8_t *to, const uint8_t *from, uint64_t bytes, const uint8_t *scale, \
-                           uint64_t by)                                                            \
+    extern "C" __global__ void __launch_bounds__(CUDA_THREADS) choir_scale_##type(                 \
+        uint8_t *to, const uint8_t *from, uint64_t bytes, const uint8_t *scale, uint64_t by)       \
     {                                                                                              \
         by = scale ? load_word(scale, type_##type::bytes) : by;                                    \
         EPILOGUE_EACH(at, bytes)                                                                   \

@@ -20,13 +20,27 @@
 #include "cuda/kernel/reduce.cuh"
 
 struct exchange_shared {
-    uint32_t sent[CUDA_RANKS], received[CUDA_RANKS], acked[CUDA_RANKS];
-    uint32_t sends, receives; /* masks of peers */
+    uint32_t sent[CUDA_RANKS], received[CUDA_RANKS];
+    uint32_t ways[CUDA_RANKS]; /* of the lane's messages with each peer: enum exchange_way */
 };
+/* END: when all is read, the peer is to be told, or the buffer to be filled. */
+enum exchange_way { EXCHANGE_OUT = 1, EXCHANGE_IN = 2, EXCHANGE_END = 4 };
 
-DEV uint32_t bit(uint32_t mask, uint32_t i)
+/* All threads of a lane but its last warp move data; the last warp looks after headers, or all do where there is one only. */
+#define EXCHANGE_CLERKS 32u
+DEV uint32_t exchange_movers(const block &b)
 {
-    return mask >> i & 1u;
+    return b.threads > EXCHANGE_CLERKS ? b.threads - EXCHANGE_CLERKS : b.threads;
+}
+/* The first peer, or message, of a clerk; UINT32_MAX: the thread is none. */
+DEV uint32_t exchange_clerk(const block &b)
+{
+    uint32_t first = b.threads > EXCHANGE_CLERKS ? b.threads - EXCHANGE_CLERKS : 0;
+    return b.thread >= first ? b.thread - first : UINT32_MAX;
+}
+DEV uint32_t exchange_clerks(const block &b)
+{
+    return b.threads > EXCHANGE_CLERKS ? EXCHANGE_CLERKS : b.threads;
 }
 
 /* --- what is loaded and stored ----------------------------------------------------------------------- */
@@ -121,7 +135,8 @@ template <class FORM> DEV uint64_t lines_of(uint64_t bytes)
 }
 
 /* Which bytes word `k` of a member of a line holds; their number, 0 beyond the end or for the flag. */
-template <class FORM> DEV uint64_t word_at(uint64_t line, uint32_t member, uint32_t k, uint64_t bytes, uint64_t *left)
+template <class FORM>
+DEV uint64_t word_at(uint64_t line, uint32_t member, uint32_t k, uint64_t bytes, uint64_t *left)
 {
     uint32_t index = member * FORM::each + k;
     uint64_t at = (line * FORM::per_line + index) * 8;
@@ -129,23 +144,64 @@ template <class FORM> DEV uint64_t word_at(uint64_t line, uint32_t member, uint3
     return at;
 }
 
+/* The words of a member of a line of local input. */
 template <class T, class FORM>
-DEV void exchange_send(block b, const cuda_exchange_call &c, const exchange_shared &s,
-                       const cuda_send &send)
+DEV void exchange_load(const cuda_exchange_call &c, const uint8_t *from, uint64_t line,
+                       uint32_t member, uint64_t bytes, uint64_t *word)
+{
+    UNROLL
+    for (uint32_t k = 0; k < FORM::each; k++) {
+        uint64_t left, at = word_at<FORM>(line, member, k, bytes, &left);
+        word[k] = left ? input_word<T>(c, from + at, left) : 0;
+    }
+}
+
+/* What a thread has read before it knew its messages' numbers: its words of its first line of the first message out. */
+template <class FORM> struct early {
+    const uint8_t *from; /* NULL: nothing */
+    uint64_t line, word[FORM::each];
+};
+
+template <class T, class FORM>
+DEV void exchange_preload(const block &b, const cuda_exchange_call &c, const cuda_send &send,
+                          early<FORM> &e)
+{
+    range r = piece_of(send.len, b.lane, send.lanes);
+    uint64_t bytes = r.count * c.elem;
+    e.line = b.thread / FORM::members;
+    if (b.lane >= send.lanes || b.thread >= exchange_movers(b) || e.line >= lines_of<FORM>(bytes))
+        return;
+    e.from = c.in + (send.off + r.from) * c.elem;
+    exchange_load<T, FORM>(c, e.from, e.line, b.thread % FORM::members, bytes, e.word);
+}
+
+/* The same words, from there if it was they. */
+template <class T, class FORM>
+DEV void exchange_local(const block &b, const cuda_exchange_call &c, const early<FORM> &e,
+                        const uint8_t *from, uint64_t line, uint64_t bytes, uint64_t *word)
+{
+    if (e.from == from && e.line == line) {
+        UNROLL
+        for (uint32_t k = 0; k < FORM::each; k++)
+            word[k] = e.word[k];
+        return;
+    }
+    exchange_load<T, FORM>(c, from, line, b.thread % FORM::members, bytes, word);
+}
+
+template <class T, class FORM>
+DEV void exchange_send(const block &b, const cuda_exchange_call &c, const exchange_shared &s,
+                       const cuda_send &send, const early<FORM> &e)
 {
     range r = piece_of(send.len, b.lane, send.lanes);
     const uint8_t *from = c.in + (send.off + r.from) * c.elem;
     uint64_t bytes = r.count * c.elem, lines = lines_of<FORM>(bytes);
-    uint32_t number = s.sent[send.peer];
+    uint32_t number = s.sent[send.peer], step = exchange_movers(b) / FORM::members;
     uint8_t *to = FORM::buffer(c.view, send.peer, c.view.rank, b.lane, number % CUDA_LL_DEPTH);
-    for (uint64_t i = b.thread / FORM::members; i < lines; i += b.threads / FORM::members) {
-        uint32_t member = b.thread % FORM::members;
-        uint64_t word[FORM::each], left;
-        for (uint32_t k = 0; k < FORM::each; k++) {
-            uint64_t at = word_at<FORM>(i, member, k, bytes, &left);
-            word[k] = left ? input_word<T>(c, from + at, left) : 0;
-        }
-        FORM::store(to, i, member, word, number + 1);
+    for (uint64_t i = b.thread / FORM::members; i < lines; i += step) {
+        uint64_t word[FORM::each];
+        exchange_local<T, FORM>(b, c, e, from, i, bytes, word);
+        FORM::store(to, i, b.thread % FORM::members, word, number + 1);
     }
 }
 
@@ -155,51 +211,43 @@ DEV bool exchange_wait(const cuda_exchange_call &c, patience &w, uint32_t peer, 
 {
     if (!wait_on(c.view, w, peer, lane, number))
         return false;
-    return !wait_looked(w) || !other_call(c.view, WAY_FLAGGED, peer, lane,
-                                          count_of(c.view, peer, lane)->received, number,
-                                          c.signature);
+    return !wait_looked(w) ||
+           !other_call(c.view, WAY_FLAGGED, peer, lane, count_of(c.view, peer, lane)->received,
+                       number, c.signature);
 }
 
-/* Word(s) of a source; false: given up. */
-template <class T, class FORM>
-DEV bool exchange_source(block b, const cuda_exchange_call &c, const exchange_shared &s,
-                         const cuda_source &source, uint64_t piece_from, uint64_t line,
-                         uint64_t bytes, uint64_t *word)
+/* Words of a message; false: given up. */
+template <class FORM>
+DEV bool exchange_message(const block &b, const cuda_exchange_call &c, const exchange_shared &s,
+                          uint32_t peer, uint64_t line, uint64_t *word)
 {
-    uint32_t member = b.thread % FORM::members;
-    if (source.peer == CUDA_LOCAL) {
-        const uint8_t *from = c.in + (source.off + piece_from) * c.elem;
-        uint64_t left;
-        for (uint32_t k = 0; k < FORM::each; k++) {
-            uint64_t at = word_at<FORM>(line, member, k, bytes, &left);
-            word[k] = left ? input_word<T>(c, from + at, left) : 0;
-        }
-        return true;
-    }
-    uint32_t number = s.received[source.peer];
-    const uint8_t *from =
-        FORM::buffer(c.view, c.view.rank, source.peer, b.lane, number % CUDA_LL_DEPTH);
+    uint32_t number = s.received[peer], member = b.thread % FORM::members;
+    const uint8_t *from = FORM::buffer(c.view, c.view.rank, peer, b.lane, number % CUDA_LL_DEPTH);
     patience w = {};
     while (!FORM::load(from, line, member, word, number + 1))
-        if (!FORM::agree(exchange_wait(c, w, source.peer, b.lane, number)))
+        if (!FORM::agree(exchange_wait(c, w, peer, b.lane, number)))
             return false;
     return true;
 }
 
 template <class T, class OP, class FORM>
-DEV bool exchange_result(block b, const cuda_exchange_call &c, const exchange_shared &s,
-                         const cuda_result &result)
+DEV bool exchange_result(const block &b, const cuda_exchange_call &c, const exchange_shared &s,
+                         const cuda_result &result, const early<FORM> &e)
 {
     range r = piece_of(result.len, b.lane, result.lanes);
     uint64_t bytes = r.count * c.elem, lines = lines_of<FORM>(bytes);
     uint8_t *to = c.out + (result.off + r.from) * c.elem;
     const cuda_source *source = &c.what.source[result.first];
-    for (uint64_t i = b.thread / FORM::members; i < lines; i += b.threads / FORM::members) {
+    uint32_t step = exchange_movers(b) / FORM::members;
+    for (uint64_t i = b.thread / FORM::members; i < lines; i += step) {
         accumulator<T, OP> sum[FORM::each];
         uint64_t word[FORM::each], left;
         uint32_t n = 0;
         do { /* at least one source */
-            if (!exchange_source<T, FORM>(b, c, s, source[n], r.from, i, bytes, word))
+            if (source[n].peer == CUDA_LOCAL)
+                exchange_local<T, FORM>(b, c, e, c.in + (source[n].off + r.from) * c.elem, i, bytes,
+                                        word);
+            else if (!exchange_message<FORM>(b, c, s, source[n].peer, i, word))
                 return false;
             for (uint32_t k = 0; k < FORM::each; k++)
                 n ? sum[k].add(word[k]) : sum[k].start(word[k]);
@@ -224,45 +272,62 @@ DEV bool onto_itself(const cuda_exchange_call &c, const cuda_result &result)
 
 /* --- before and after --------------------------------------------------------------------------------- */
 
-/* Numbers of this lane, and room for what is going to be sent. */
-DEV bool exchange_begin(block b, const cuda_exchange_call &c, exchange_shared *s)
+/* Which ways the lane's messages with a peer go. */
+DEV uint32_t exchange_ways(const block &b, const cuda_exchange &x, uint32_t peer)
+{
+    uint32_t ways = 0;
+    for (uint32_t i = 0; i < x.sends; i++)
+        if (x.send[i].peer == peer && b.lane < x.send[i].lanes)
+            ways |= EXCHANGE_OUT;
+    for (uint32_t i = 0; i < x.results; i++)
+        for (uint32_t n = 0; n < x.result[i].count && b.lane < x.result[i].lanes; n++)
+            if (x.source[x.result[i].first + n].peer == peer)
+                ways |= EXCHANGE_IN;
+    return ways;
+}
+
+/* Numbers of this lane, and room for what is going to be sent. They go on at once: if this operation fails, there is no other. */
+DEV bool exchange_begin(const block &b, const cuda_exchange_call &c, exchange_shared *s)
 {
     const cuda_view &v = c.view;
     bool given_up = false;
-    uint32_t p = b.thread;
-    if (!p) {
-        s->sends = s->receives = 0;
-        for (uint32_t i = 0; i < c.what.sends; i++)
-            if (b.lane < c.what.send[i].lanes)
-                s->sends |= 1u << c.what.send[i].peer;
-        for (uint32_t i = 0; i < c.what.results; i++)
-            for (uint32_t n = 0; n < c.what.result[i].count && b.lane < c.what.result[i].lanes; n++) {
-                uint32_t peer = c.what.source[c.what.result[i].first + n].peer;
-                s->receives |= peer == CUDA_LOCAL ? 0 : 1u << peer;
-            }
-        given_up = load_relaxed(&v.state->poison) != 0;
-    }
-    b.sync();
-    for (; p < v.ranks; p += b.threads) {
-        const cuda_count *n = count_of(v, p, b.lane);
+    for (uint32_t p = b.thread; p < v.ranks; p += b.threads) {
+        cuda_count *n = count_of(v, p, b.lane);
+        line16 kept = load_data((const line16 *)n); /* with the load of poison under way */
+        uint32_t poison = load_relaxed(&v.state->poison);
+        uint32_t ways = exchange_ways(b, c.what, p);
+        uint32_t sent = (uint32_t)kept.a, received = (uint32_t)(kept.a >> 32),
+                 acked = (uint32_t)kept.b;
+        given_up |= poison != 0;
+        s->ways[p] = ways;
+        if (!ways)
+            continue;
         const cuda_post *post = post_of(v, v.rank, p, b.lane);
-        uint32_t sent = n->ll_sent, acked = n->ll_acked;
         patience w = {};
-        while (bit(s->sends, p) && (int32_t)(sent - acked) >= (int32_t)CUDA_LL_DEPTH && !given_up) {
+        while (ways & EXCHANGE_OUT && (int32_t)(sent - acked) >= (int32_t)CUDA_LL_DEPTH &&
+               !given_up) {
             acked = (uint32_t)load_relaxed(&post->ll_consumed);
-            given_up = (int32_t)(sent - acked) >= (int32_t)CUDA_LL_DEPTH && !wait_on(v, w, p, b.lane, sent);
+            given_up = (int32_t)(sent - acked) >= (int32_t)CUDA_LL_DEPTH &&
+                       !wait_on(v, w, p, b.lane, sent);
         }
+        if (ways == EXCHANGE_IN || (ways & EXCHANGE_IN && (received & 0xffffu) <= 1))
+            ways |= EXCHANGE_END;
         s->sent[p] = sent;
-        s->received[p] = n->ll_received;
-        s->acked[p] = acked;
+        s->received[p] = received;
+        s->ways[p] = ways;
+        /* Its message of this operation comes after all of ours before have been read. */
+        acked = (ways & EXCHANGE_OUT) && (ways & EXCHANGE_IN) ? sent : acked;
+        sent += ways & EXCHANGE_OUT ? 1 : 0;
+        received += ways & EXCHANGE_IN ? 1 : 0;
+        store_data((line16 *)n, line16{(uint64_t)received << 32 | sent, acked});
     }
     return !b.any(given_up);
 }
 
 /* The headers: what call a message belongs to. */
-DEV void exchange_announce(block b, const cuda_exchange_call &c, const exchange_shared &s)
+DEV void exchange_announce(const block &b, const cuda_exchange_call &c, const exchange_shared &s)
 {
-    for (uint32_t i = b.thread; i < c.what.sends; i += b.threads) {
+    for (uint32_t i = exchange_clerk(b); i < c.what.sends; i += exchange_clerks(b)) {
         uint32_t peer = c.what.send[i].peer, number = s.sent[peer];
         if (b.lane >= c.what.send[i].lanes)
             continue;
@@ -271,11 +336,11 @@ DEV void exchange_announce(block b, const cuda_exchange_call &c, const exchange_
     }
 }
 
-/* Threads of the last warp: they have least to do. False: given up. */
-DEV bool exchange_check(block b, const cuda_exchange_call &c, const exchange_shared &s)
+/* False: given up. */
+DEV bool exchange_check(const block &b, const cuda_exchange_call &c, const exchange_shared &s)
 {
-    for (uint32_t p = b.threads - 1 - b.thread; p < c.view.ranks; p += b.threads) {
-        if (!bit(s.receives, p))
+    for (uint32_t p = exchange_clerk(b); p < c.view.ranks; p += exchange_clerks(b)) {
+        if (!(s.ways[p] & EXCHANGE_IN))
             continue;
         uint32_t number = s.received[p];
         const uint64_t *header =
@@ -293,56 +358,56 @@ DEV bool exchange_check(block b, const cuda_exchange_call &c, const exchange_sha
     return true;
 }
 
-DEV void exchange_fill(block b, uint8_t *buffer, uint64_t bytes, uint32_t flag)
+DEV void exchange_fill(const block &b, uint8_t *buffer, uint64_t bytes, uint32_t flag)
 {
     uint64_t word = (uint64_t)flag << 32 | flag;
     for (uint64_t i = b.thread; i < bytes / 16; i += b.threads)
         store_line((line16 *)buffer + i, line16{word, word});
 }
 
-/* All messages of the lane are read: numbers go on. */
-DEV void exchange_end(block b, const cuda_exchange_call &c, exchange_shared *s)
+/* All messages of the lane are read by all threads. */
+DEV void exchange_end(const block &b, const cuda_exchange_call &c, const exchange_shared &s)
 {
     const cuda_view &v = c.view;
     for (uint32_t p = 0; p < v.ranks; p++) {
-        if (!bit(s->receives, p) || (s->received[p] & 0xffffu) > 1)
+        if (!(s.ways[p] & EXCHANGE_END) || (s.received[p] & 0xffffu) > 1)
             continue;
-        uint32_t slot = s->received[p] % CUDA_LL_DEPTH, flag = s->received[p] + 1;
+        uint32_t slot = s.received[p] % CUDA_LL_DEPTH, flag = s.received[p] + 1;
         exchange_fill(b, words_form::buffer(v, v.rank, p, b.lane, slot), words_form::span, flag);
         exchange_fill(b, lines_form::buffer(v, v.rank, p, b.lane, slot), lines_form::span, flag);
         fence_system();
         b.sync();
     }
-    for (uint32_t p = b.thread; p < v.ranks; p += b.threads) {
-        uint32_t sends = bit(s->sends, p), receives = bit(s->receives, p);
-        cuda_count *n = count_of(v, p, b.lane);
-        if (receives && !sends)
-            store_relaxed(&post_of(v, p, v.rank, b.lane)->ll_consumed, (uint64_t)(s->received[p] + 1));
-        /* Its message of this operation came after all of ours before had been read. */
-        n->ll_acked = sends && receives ? s->sent[p] : s->acked[p];
-        n->ll_sent = s->sent[p] + sends;
-        n->ll_received = s->received[p] + receives;
-    }
+    for (uint32_t p = b.thread; p < v.ranks; p += b.threads)
+        if ((s.ways[p] & (EXCHANGE_OUT | EXCHANGE_IN)) == EXCHANGE_IN)
+            store_relaxed(&post_of(v, p, v.rank, b.lane)->ll_consumed,
+                          (uint64_t)(s.received[p] + 1));
 }
 
 template <class T, class OP, class FORM>
-DEV void exchange_flagged(block b, const cuda_exchange_call &c, exchange_shared *s)
+DEV void exchange_flagged(const block &b, const cuda_exchange_call &c, exchange_shared *s)
 {
+    early<FORM> e = {};
+    const cuda_exchange &x = c.what;
+    if (x.sends)
+        exchange_preload<T, FORM>(b, c, x.send[0], e);
     if (!exchange_begin(b, c, s))
         return;
     exchange_announce(b, c, *s);
-    for (uint32_t i = 0; i < c.what.sends; i++)
-        if (b.lane < c.what.send[i].lanes)
-            exchange_send<T, FORM>(b, c, *s, c.what.send[i]);
+    bool moves = b.thread < exchange_movers(b), good = true, end = false;
+    for (uint32_t i = 0; i < x.sends && moves; i++)
+        if (b.lane < x.send[i].lanes)
+            exchange_send<T, FORM>(b, c, *s, x.send[i], e);
     /* In place, a word of a result lies over the same word of messages out and of its own source, if over any (form.c): this
      * thread has read it. */
-    bool good = true;
-    for (uint32_t i = 0; i < c.what.results && good; i++)
-        good = b.lane >= c.what.result[i].lanes || onto_itself(c, c.what.result[i]) ||
-               exchange_result<T, OP, FORM>(b, c, *s, c.what.result[i]);
+    for (uint32_t i = 0; i < x.results && good && moves; i++)
+        good = b.lane >= x.result[i].lanes || onto_itself(c, x.result[i]) ||
+               exchange_result<T, OP, FORM>(b, c, *s, x.result[i], e);
     good = good && exchange_check(b, c, *s);
-    if (!b.any(!good))
-        exchange_end(b, c, s);
+    for (uint32_t p = 0; p < c.view.ranks; p++)
+        end |= (s->ways[p] & EXCHANGE_END) != 0;
+    if (end && !b.any(!good))
+        exchange_end(b, c, *s);
 }
 
 #endif

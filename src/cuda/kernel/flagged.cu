@@ -10,7 +10,11 @@
         choir_##form##_##name(const __grid_constant__ cuda_exchange_call c)                        \
     {                                                                                              \
         __shared__ exchange_shared s;                                                              \
-        exchange_flagged<T, OP, form##_form>(block{threadIdx.x, blockDim.x, blockIdx.x}, c, &s);   \
+        for (uint32_t lane = blockIdx.x; lane < c.what.lanes; lane += gridDim.x) {                 \
+            if (lane != blockIdx.x)                                                                \
+                __syncthreads();                                                                   \
+            exchange_flagged<T, OP, form##_form>(block{threadIdx.x, blockDim.x, lane}, c, &s);     \
+        }                                                                                          \
     }
 #define FLAGGED_COMBINATION(type, op)                                                              \
     FLAGGED_KERNEL(words, type##_##op, type_##type, op_##op)                                       \

@@ -9,7 +9,11 @@
         choir_plan_##name(const __grid_constant__ cuda_plan_call c)                                \
     {                                                                                              \
         __shared__ plan_shared s;                                                                  \
-        plan_lane_run<T, OP>(block{threadIdx.x, blockDim.x, blockIdx.x}, c, &s);                   \
+        for (uint32_t lane = blockIdx.x; lane < c.plan.window; lane += gridDim.x) {                \
+            if (lane != blockIdx.x)                                                                \
+                __syncthreads();                                                                   \
+            plan_lane_run<T, OP>(block{threadIdx.x, blockDim.x, lane}, c, &s);                     \
+        }                                                                                          \
     }
 #define PLAN_COMBINATION(type, op) PLAN_KERNEL(type##_##op, type_##type, op_##op)
 CUDA_COMBINATIONS(PLAN_COMBINATION)

@@ -95,12 +95,16 @@ DEV bool claim(uint32_t *p, uint32_t v)
 DEV line16 load_line(const line16 *p)
 {
     line16 v;
-    asm volatile("ld.relaxed.sys.global.v2.u64 {%0, %1}, [%2];" : "=l"(v.a), "=l"(v.b) : "l"(p) : "memory");
+    asm volatile("ld.relaxed.sys.global.v2.u64 {%0, %1}, [%2];"
+                 : "=l"(v.a), "=l"(v.b)
+                 : "l"(p)
+                 : "memory");
     return v;
 }
 DEV void store_line(line16 *p, line16 v)
 {
-    asm volatile("st.relaxed.sys.global.v2.u64 [%0], {%1, %2};" ::"l"(p), "l"(v.a), "l"(v.b) : "memory");
+    asm volatile("st.relaxed.sys.global.v2.u64 [%0], {%1, %2};" ::"l"(p), "l"(v.a), "l"(v.b)
+                 : "memory");
 }
 /* Plain data: ordered by the flags around it. */
 DEV line16 load_data(const line16 *p)
@@ -130,7 +134,8 @@ DEV void relax()
 #define WIDE_EACH 2u
 DEV void wide_store(uint64_t *line, uint32_t member, const uint64_t *word, uint64_t flag)
 {
-    store_line((line16 *)line + member, line16{word[0], member == WIDE_MEMBERS - 1 ? flag : word[1]});
+    store_line((line16 *)line + member,
+               line16{word[0], member == WIDE_MEMBERS - 1 ? flag : word[1]});
 }
 /* Whether the whole line has come; for all its members alike. */
 DEV bool wide_load(const uint64_t *line, uint32_t member, uint64_t *word, uint64_t flag)

@@ -12,7 +12,11 @@
         __shared__ stream_shared s;                                                                \
         uint32_t part = blockDim.x / 2, second = threadIdx.x >= part;                              \
         half h = {threadIdx.x - second * part, part, 1 + second};                                  \
-        exchange_stream<T, OP>(block{threadIdx.x, blockDim.x, blockIdx.x}, h, c, &s);              \
+        for (uint32_t lane = blockIdx.x; lane < c.what.lanes; lane += gridDim.x) {                 \
+            if (lane != blockIdx.x)                                                                \
+                __syncthreads();                                                                   \
+            exchange_stream<T, OP>(block{threadIdx.x, blockDim.x, lane}, h, c, &s);                \
+        }                                                                                          \
     }
 #define STREAM_COMBINATION(type, op) STREAM_KERNEL(type##_##op, type_##type, op_##op)
 CUDA_COMBINATIONS(STREAM_COMBINATION)

@@ -144,8 +144,7 @@ DEV void stream_send(half h, block b, const cuda_exchange_call &c, stream_shared
                 return;
             uint32_t number = s->sent[m.peer];
             stream_copy_in<T>(h, c, slot_of(c.view, m.peer, c.view.rank, b.lane, number),
-                              c.in + (m.off + r.from) * c.elem + part.from,
-                              part.bytes);
+                              c.in + (m.off + r.from) * c.elem + part.from, part.bytes);
             h.sync();
             if (!h.thread) { /* pairs with load_acquire in stream_await */
                 fence_system();
@@ -174,15 +173,13 @@ DEV bool stream_await(const cuda_exchange_call &c, stream_shared *s, const cuda_
         if (peer == CUDA_LOCAL)
             continue;
         uint32_t number = s->received[peer];
-        const uint64_t *arrived =
-            &post_of(v, v.rank, peer, lane)->arrived[number % CUDA_DEPTH];
+        const uint64_t *arrived = &post_of(v, v.rank, peer, lane)->arrived[number % CUDA_DEPTH];
         uint64_t seen;
         patience w = {};
         while ((uint32_t)((seen = load_acquire(arrived)) >> 32) != number + 1)
             if (!wait_on(v, w, peer, lane, number) ||
-                (wait_looked(w) &&
-                 other_call(v, WAY_SLOTS, peer, lane, number,
-                            count_of(v, peer, lane)->ll_received, c.signature)))
+                (wait_looked(w) && other_call(v, WAY_SLOTS, peer, lane, number,
+                                              count_of(v, peer, lane)->ll_received, c.signature)))
                 return false;
         if ((uint32_t)seen != c.signature) {
             fault(v, CUDA_FAULT_SIGNATURE, peer, lane, number, (uint32_t)seen, c.signature);
@@ -275,7 +272,7 @@ DEV void stream_combine(half h, block b, const cuda_exchange_call &c, const stre
                         const cuda_result &result, uint64_t piece_from, span part)
 {
     constexpr uint32_t K = sizeof(accumulator<T, OP>) > 24 ? 2 : STREAM_UNROLL; /* registers */
-    stream_part p = {&c.what.source[result.first], result.count, b.lane, NULL,
+    stream_part p = {&c.what.source[result.first],    result.count, b.lane, NULL,
                      piece_from * c.elem + part.from, part.bytes};
     p.to = c.out + result.off * c.elem + p.from;
     bool wide = aligned(p.to);
