@@ -12,9 +12,9 @@
 
 #include <stdint.h>
 
-#define CUDA_RANKS 16u      /* of a host, that map each other */
-#define CUDA_LANES 128u     /* of an operation, at most */
-#define CUDA_SLOT_LANES 64u /* of one that goes through slots */
+#define CUDA_RANKS 16u  /* of a host, that map each other */
+#define CUDA_LANES 128u /* of an operation, at most: fewer than an H100 has multiprocessors */
+#define CUDA_SLOT_LANES CUDA_LANES /* of one that goes through slots */
 #define CUDA_THREADS 512u
 #define CUDA_DEPTH 4u /* slots of a (sender, lane) */
 #define CUDA_SLOT_BYTES 65536u
@@ -81,11 +81,11 @@ struct cuda_state {  /* device memory */
 struct cuda_report { /* pinned host memory; written once, code last */
     uint32_t code, peer, lane, seen, signature, number;
 };
-struct cuda_view {
+struct cuda_view { /* what is needed first comes first */
     uint32_t rank, ranks;
-    uint8_t *mailbox[CUDA_RANKS]; /* of every rank, mapped here; own too */
-    struct cuda_count *count;     /* [ranks * CUDA_LANES] */
+    struct cuda_count *count; /* [ranks * CUDA_LANES] */
     struct cuda_state *state;
+    uint8_t *mailbox[CUDA_RANKS]; /* of every rank, mapped here; own too */
     struct cuda_report *report;
     const uint32_t *abort; /* pinned host memory: not 0: stop */
     uint64_t limit_ns;     /* a wait that lasts longer fails */
