@@ -29,7 +29,8 @@ static void note_algorithm(const struct cell_run *c)
                              .count = call->count};
     const char *name = "";
     if (call->count && what.kind != CHOIR_EXCHANGE)
-        name = call_algorithm(call->comm, &what);
+        name = c->thread->job->args->cuda ? device_algorithm(call->comm, &what)
+                                          : call_algorithm(call->comm, &what);
     snprintf(c->cell->algorithm, sizeof(c->cell->algorithm), "%s", name);
 }
 

@@ -284,6 +284,8 @@ bool comm_small_float(enum choir_type type);
 /* Whether a call is a device call: *stream becomes a CUDA stream. Refuses what mixes both. */
 enum choir_status device_call_stream(struct choir_comm *c, const void *in, const void *out,
                                      struct choir_stream **stream);
+/* What call_algorithm says of a host call; of a communicator with GPUs. */
+const char *device_algorithm(const struct choir_comm *c, const struct comm_call *call);
 enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
                              struct choir_stream *stream);
 enum choir_status device_exchange(struct choir_comm *c, const struct comm_message *list, uint32_t n,

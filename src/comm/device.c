@@ -131,16 +131,20 @@ static enum choir_status bind_plans(struct choir_comm *c, struct choir_plan **pl
     return st == CHOIR_OK ? st : comm_take_error(c, st);
 }
 
+const char *device_algorithm(const struct choir_comm *c, const struct comm_call *call)
+{
+    struct choir_shape shape;
+    const char *flat = call_flat(c, call);
+    device_shape(c, call, c->host.rank, &shape);
+    return flat ? flat : plan_table_choose(c->device->table, &shape, false);
+}
+
 static enum choir_status bind_call(struct choir_comm *c, const struct comm_call *call,
                                    uint64_t scratch_bytes, struct cuda_bound **bound)
 {
     struct choir_plan *plans[CUDA_RANKS] = {NULL};
-    struct choir_shape shape;
-    device_shape(c, call, c->host.rank, &shape);
-    const char *algorithm = call_flat(c, call) ? call_flat(c, call)
-                                               : plan_table_choose(c->device->table, &shape, false);
-    return bind_plans(c, plans, shape.type_bytes, scratch_bytes, build(c, call, algorithm, plans),
-                      bound);
+    return bind_plans(c, plans, (uint32_t)choir_type_bytes(call->type), scratch_bytes,
+                      build(c, call, device_algorithm(c, call), plans), bound);
 }
 
 /* Finds the plan of a call, or makes it. owned: the caller frees it. Where inputs are scaled into memory of the plan, there is a
