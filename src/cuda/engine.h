@@ -34,8 +34,8 @@ enum choir_status cuda_here(struct cuda_device **device);
 enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint32_t ranks,
                                  uint64_t limit_ns, struct cuda_card *card,
                                  struct cuda_comm **comm);
-/* Maps the mailboxes of all ranks and writes a word into each. card[r], same_process[r]: of rank r. The record names the rank that cannot be
- * reached. */
+/* Maps the mailboxes of all ranks and writes a word into each. card[r], same_process[r]: of rank r. The record names the rank
+ * that cannot be reached. */
 enum choir_status cuda_comm_meet(struct cuda_comm *comm, const struct cuda_card *card,
                                  const bool *same_process);
 /* Once all ranks have met: whether their words have come. */
@@ -53,8 +53,9 @@ uint64_t cuda_comm_bytes(const struct cuda_comm *comm);
 /* Constants of the links between its GPUs, into a cluster whose layout is set. */
 void cuda_comm_cluster(const struct cuda_comm *comm, struct plan_cluster *cluster);
 
-/* Makes a plan ready. scratch_bytes: room for scaled inputs, if any are to be. plans: all ranks' plans [ranks], or only this rank's, the others NULL, where each knows its own sizes only. elem:
- * bytes of an element. Which kernels run it depends on what all ranks know, so that both ends of a message agree. */
+/* Makes a plan ready. plans: all ranks' plans [ranks], or only this rank's, the others NULL, where each knows its own sizes
+ * only. elem: bytes of an element. scratch_bytes: room for scaled inputs, if any are to be. Which kernels run it depends on
+ * what all ranks know, so that both ends of a message agree. */
 enum choir_status cuda_bound_create(struct cuda_comm *comm, const struct choir_plan *const *plans,
                                     uint32_t elem, uint64_t scratch_bytes,
                                     struct cuda_bound **bound);

@@ -22,8 +22,8 @@ struct matrix_op {
     struct sample sample; /* type, op; salt tells operations apart */
     int rank, size, root;
     uint64_t count;
-    bool in_place, offsets, mapped; /* mapped: choir_mem_alloc */
-    uint32_t shift_in, shift_out;   /* bytes off alignment */
+    bool in_place, offsets, mapped;           /* mapped: choir_mem_alloc */
+    uint32_t shift_in, shift_out;             /* bytes off alignment */
     const struct matrix_elsewhere *elsewhere; /* NULL: nowhere */
     /* v-forms: what rank q sends to rank p, or holds: of[q][p], of[0][p] */
     uint64_t of[MATRIX_RANKS][MATRIX_RANKS];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * epilogue.cu: what a plan's kernel leaves to others: choir_divide_<type> divides a buffer in place by n (the average),
- * choir_scale_<type> writes `from` times *scale, or `by` if that is NULL, to `to` (which may be `from`). `bytes` of any alignment; any grid.
+ * choir_scale_<type> writes `from` times *scale, or `by` if that is NULL, to `to` (which may be `from`). `bytes` of any
+ * alignment; any grid.
  */
 #include "cuda/kernel/common.cuh"
 #include "cuda/kernel/reduce.cuh"
