@@ -19,7 +19,7 @@
  * by one thread at a time (CHOIR_ERR_BUSY where two meet in it), except that choir_comm_abort, _revoke,
  * _status, _last_error, _memory, _rank and _size may be called by any thread at any time before
  * choir_comm_destroy. All ranks call the collectives of a communicator in the same order; its operations
- * run one at a time in that order, whichever streams they are on. Each prototype says "one" or "any";
+ * run one at a time in that order, whichever host streams they are on. Each prototype says "one" or "any";
  * "one" for streams, events, windows alike.
  *
  * 3. Fork and exit. After fork the child's copy of every communicator is dead: calls on it return
@@ -512,12 +512,14 @@ struct choir_memory {
     uint32_t bytes;                       /* sizeof(struct choir_memory), set by the caller */
     uint64_t private_bytes, shared_bytes; /* held by this communicator on this rank */
     uint32_t plans, peers;                /* cached plans; peers with a link */
+    uint64_t device_bytes;                /* of its GPU's memory, for messages; 0 without a GPU */
 };
 
 /*
  * What the communicator holds on this rank.
  * comm: a ready communicator. memory: memory->bytes is set by the caller to sizeof(struct choir_memory);
- *   receives the figures.
+ *   receives the figures. Members are added at the end; those that the caller's structure does not have
+ *   yet are left out.
  * Ordering: local. Threads: any.
  * Errors: of every call; CHOIR_ERR_ARGUMENT memory is NULL or too small.
  * Cost: none. Source: own. Since: 0.1.

@@ -74,6 +74,20 @@ static void wrong_calls(choir_comm *c, int size)
     REFUSED(c, choir_scatter_v(c, a, n, NULL, b, 1, t, 9, NULL), CHOIR_ERR_RANK, "root");
 }
 
+/* What lies behind the structure of a program made before device_bytes is not touched. */
+static void memory_sizes(choir_comm *c)
+{
+    const uint32_t before = offsetof(struct choir_memory, device_bytes);
+    struct choir_memory m = {.bytes = before, .device_bytes = 77};
+    CHECK_OK(choir_comm_memory(c, &m));
+    CHECK_EQ(m.device_bytes, 77);
+    m.bytes = sizeof(m);
+    CHECK_OK(choir_comm_memory(c, &m));
+    CHECK_EQ(m.device_bytes, 0);
+    m.bytes = before - 1;
+    REFUSED(NULL, choir_comm_memory(c, &m), CHOIR_ERR_ARGUMENT, "too small");
+}
+
 static void wrong_objects(choir_comm *c, int size)
 {
     int bad[] = {size}, x;
@@ -89,6 +103,7 @@ static void wrong_objects(choir_comm *c, int size)
     REFUSED(NULL, choir_comm_rank(c, NULL), CHOIR_ERR_POINTER, "rank");
     REFUSED(NULL, choir_comm_size(NULL, &x), CHOIR_ERR_POINTER, "comm");
     REFUSED(NULL, choir_comm_memory(c, NULL), CHOIR_ERR_ARGUMENT, "memory");
+    memory_sizes(c);
     CHECK_EQ(choir_comm_last_error(c, NULL), CHOIR_ERR_ARGUMENT);
     REFUSED(NULL, choir_op_create_scaled(c, NULL, CHOIR_FLOAT32, &op), CHOIR_ERR_POINTER, "scale");
     REFUSED(NULL, choir_op_create_scaled(c, &scale, CHOIR_TYPES, &op), CHOIR_ERR_TYPE, "type");

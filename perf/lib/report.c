@@ -329,9 +329,11 @@ int perf_report_close(struct perf_report *r, const struct choir_memory *memory)
            wrong ? "FAILED" : "OK");
     printf("# %-20s : %g %s\n", "Avg bus bandwidth", bus, least < 0 ? "" : slow ? "FAILED" : "OK");
     if (r->job->args->memory_report)
-        printf("# %-20s : %.1f KiB private, %.1f KiB shared, %u plans, %u peers\n",
-               "Memory of rank 0", (double)memory->private_bytes / 1024,
-               (double)memory->shared_bytes / 1024, memory->plans, memory->peers);
+        printf(
+            "# %-20s : %.1f KiB private, %.1f KiB shared, %.1f KiB on a GPU, %u plans, %u peers\n",
+            "Memory of rank 0", (double)memory->private_bytes / 1024,
+            (double)memory->shared_bytes / 1024, (double)memory->device_bytes / 1024, memory->plans,
+            memory->peers);
     printf("#\n");
     if (r->json) {
         struct perf_json *j = r->json;
@@ -346,6 +348,7 @@ int perf_report_close(struct perf_report *r, const struct choir_memory *memory)
         perf_json_object(j, "memory");
         perf_json_int(j, "private_bytes", (int64_t)memory->private_bytes);
         perf_json_int(j, "shared_bytes", (int64_t)memory->shared_bytes);
+        perf_json_int(j, "device_bytes", (int64_t)memory->device_bytes);
         perf_json_int(j, "plans", memory->plans);
         perf_json_end(j);
         perf_json_close(j);

@@ -297,6 +297,7 @@ void device_open(struct choir_comm *c, struct cuda_card *card);
 bool device_meet(struct choir_comm *c, const struct cuda_card *card);
 enum choir_status device_prove(struct choir_comm *c);
 void device_close(struct choir_comm *c);
+uint64_t device_bytes(const struct choir_comm *c);
 void device_stop(struct choir_comm *c); /* its kernels end */
 void device_look(struct choir_comm *c); /* breaks the communicator if a kernel has given up */
 

@@ -309,6 +309,11 @@ void device_stop(struct choir_comm *c)
 
 /* --- life ---------------------------------------------------------------------------------------------------- */
 
+uint64_t device_bytes(const struct choir_comm *c)
+{
+    return c->device ? cuda_comm_bytes(c->device->gpu) : 0;
+}
+
 /* Who can do without GPUs does not fail for them. */
 static void without(const struct choir_comm *c)
 {

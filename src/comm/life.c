@@ -264,7 +264,7 @@ enum choir_status choir_comm_memory(choir_comm *c, struct choir_memory *memory)
     enum choir_status st = comm_check(c);
     if (st != CHOIR_OK)
         return st;
-    if (!memory || memory->bytes < sizeof(*memory))
+    if (!memory || memory->bytes < offsetof(struct choir_memory, device_bytes))
         return base_fail(CHOIR_ERR_ARGUMENT, "set memory->bytes = sizeof(struct choir_memory)",
                          "memory is %s", memory ? "too small" : "NULL");
     memory->private_bytes = atomic_load(&c->host.private_bytes) + sizeof(*c) + c->scaled_bytes +
@@ -273,6 +273,8 @@ enum choir_status choir_comm_memory(choir_comm *c, struct choir_memory *memory)
     memory->shared_bytes = atomic_load(&c->host.shared_bytes);
     memory->plans = c->plans ? plan_cache_count(c->plans) : 0;
     memory->peers = atomic_load(&c->host.links);
+    if (memory->bytes >= sizeof(*memory)) /* not a program of before device_bytes */
+        memory->device_bytes = device_bytes(c);
     return CHOIR_OK;
 }
 

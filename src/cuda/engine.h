@@ -49,6 +49,7 @@ void cuda_comm_quiesce(struct cuda_comm *comm);
 /* After that: frees what peers cannot reach any more; the rest goes once they have closed too. */
 void cuda_comm_close(struct cuda_comm *comm);
 int cuda_comm_ordinal(const struct cuda_comm *comm); /* of its device */
+/* Of GPU memory that it holds for messages; tables of plans are not in it. */
 uint64_t cuda_comm_bytes(const struct cuda_comm *comm);
 /* Constants of the links between its GPUs, into a cluster whose layout is set. */
 void cuda_comm_cluster(const struct cuda_comm *comm, struct plan_cluster *cluster);

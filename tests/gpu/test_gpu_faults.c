@@ -138,6 +138,9 @@ static void arguments_body(int rank, int size, void *arg)
     gpu_open(&g, rank);
     CHECK_OK(choir_comm_create(&j->id, rank, size, NULL, &c));
     CHECK_OK(choir_stream_create(&host));
+    struct choir_memory held = {.bytes = sizeof(held)};
+    CHECK_OK(choir_comm_memory(c, &held));
+    CHECK_LT(1 << 20, held.device_bytes);
     void *in = gpu_alloc(&g, 8), *out = gpu_alloc(&g, 8);
     CHECK_EQ(choir_all_reduce(c, in, out, 1, CHOIR_FLOAT32, CHOIR_SUM, host), CHOIR_ERR_ARGUMENT);
     CHECK_EQ(choir_all_reduce(c, &word, out, 1, CHOIR_FLOAT32, CHOIR_SUM, g.choir),
