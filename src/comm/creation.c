@@ -292,8 +292,9 @@ static void announce(struct choir_comm *c, uint64_t ns)
 
 static enum choir_status too_late(struct choir_comm *c)
 {
-    static const char *const where[] = {"the rendezvous", "the parent's agreement",
-                                        "the exchange of addresses", "the agreement", ""};
+    static const char *const where[] = {
+        "the rendezvous", "the parent's agreement", "the exchange of addresses",
+        "the agreement",  "the meeting of GPUs",    ""};
     struct choir_comm *over = c->creation->stage == STAGE_SPLIT ? c->creation->parent : c;
     int rank = over->host_open ? tree_waits_for(over) : -1;
     char whom[40] = "";
