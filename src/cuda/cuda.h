@@ -48,7 +48,7 @@ struct cuda_image {
 const struct cuda_image *cuda_image_at(uint32_t index); /* NULL: no more */
 const char *cuda_image_archs(void);                     /* what they were made for: "90" */
 
-/* The GPUs, their memory in use by this library, and who reaches whom; makes no context. FILE *. */
+/* The GPUs, and who reaches whom; makes no context. FILE *. */
 void cuda_print(void *file);
 
 #endif
