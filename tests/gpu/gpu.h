@@ -18,16 +18,16 @@ struct gpu { /* of one rank, in its thread */
     CUcontext context;
     CUstream stream;
     choir_stream *choir;
-    uint8_t *
-        arena; /* to free memory waits for all kernels of the device, also for those that wait for this rank */
+    /* To free memory waits for all kernels of the device, also for those that wait for this rank. */
+    uint8_t *arena;
     uint64_t arena_bytes, arena_used;
     struct matrix_elsewhere elsewhere;
 };
-/* The device of a rank: its number modulo the GPUs. Skips the test where there is none. */
+/* How many there are, found out by a child: this process stays without CUDA, so that it may fork. */
+int gpu_count(void);
+/* The device of a rank: its number modulo the GPUs. */
 void gpu_open(struct gpu *g, int rank);
 void gpu_close(struct gpu *g);
-int gpu_count(
-    void); /* in a child of its own: this process stays without CUDA, so that it may fork */
 void *gpu_alloc(struct gpu *g, uint64_t bytes); /* freed in the reverse order */
 void gpu_free(struct gpu *g, void *memory);
 void gpu_put(struct gpu *g, void *to, const void *from, uint64_t bytes); /* and waits */
