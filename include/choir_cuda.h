@@ -9,7 +9,7 @@
  * initialised it), of at most 16 ranks, all on one host, on GPUs that all reach each other. A rank's GPU is the current one
  * of the thread that creates; ranks may share one (processes take turns of milliseconds on it). Every other communicator is
  * one of host memory, on all its ranks, and device calls on it are refused with CHOIR_ERR_UNSUPPORTED; what has failed on the
- * way there is in the log. Children (split, shrink, grow) are judged anew. Creation takes all memory for messages: 22.4 MiB a
+ * way there is in the log. Children (split, shrink, grow) are judged anew. Creation takes all memory for messages: 38.4 MiB a
  * rank, on every rank (choir_comm_memory tells; CHOIR_CUDA_MEMORY bounds what all communicators of the process hold on a
  * GPU).
  *
