@@ -42,7 +42,7 @@ enum choir_status cuda_stream_query(struct CUstream_st *stream);
 /* The compiled kernels in this library, src/cuda/kernel/NAME.cu. */
 struct cuda_image {
     const char *name;
-    const void *data; /* a cubin or a fat binary */
+    const void *data; /* a fat binary, compressed */
     uint64_t bytes;
 };
 const struct cuda_image *cuda_image_at(uint32_t index); /* NULL: no more */
