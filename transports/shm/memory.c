@@ -146,13 +146,14 @@ void shm_wanted(struct choir_endpoint *ep, const struct shm_want *want)
             give.sys_errno = !noted ? ENOMEM : fd < 0 ? errno : 0;
             break;
         }
-    pthread_mutex_unlock(&t->lock);
     pthread_mutex_lock(&ep->lock);
     bool flood = ep->gives_count >= SHM_GIVES_MOST;
     enum choir_status status = CHOIR_OK;
     if (!flood)
         status = shm_post(ep, SHM_GIVE, &give, sizeof(give), fd);
     pthread_mutex_unlock(&ep->lock);
+    pthread_mutex_unlock(
+        &t->lock); /* not before: a release must not tell of the end of what is still to be given */
     if (flood && fd >= 0)
         close(fd);
     if (flood)
