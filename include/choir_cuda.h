@@ -10,7 +10,7 @@
  * of the thread that creates; ranks may share one (processes take turns of milliseconds on it). Every other communicator is
  * one of host memory, on all its ranks, and device calls on it are refused with CHOIR_ERR_UNSUPPORTED; what has failed on the
  * way there is in the log. Children (split, shrink, grow) are judged anew. Creation takes all memory for messages: 38.4 MiB a
- * rank, on every rank (choir_comm_memory tells; CHOIR_CUDA_MEMORY bounds what all communicators of the process hold on a
+ * rank, on every rank, and 24 MiB (choir_comm_memory tells; CHOIR_CUDA_MEMORY bounds what all communicators of the process hold on a
  * GPU).
  *
  * 2. Which calls are device calls. Those with a CUDA stream, and those without a stream of which a buffer is device memory:
@@ -30,7 +30,7 @@
  *   - A kernel waits on its GPU for the kernels of other ranks. What holds a GPU up until its kernels have ended, while one
  *     of them waits for a call that the same thread or another rank of the process has still to make, deadlocks, as it does
  *     with any such library: cudaFree, cudaMalloc and cudaDeviceSynchronize are such calls. The first operation of its kind
- *     and size may allocate.
+ *     and size may allocate, once 16 MiB that a communicator has for its plans are used up.
  *   - A thread that drives several ranks makes their calls of one operation in one group.
  *
  * 4. Graphs. Device calls may be captured, also the first ones of a communicator. A replay is an operation like others: each

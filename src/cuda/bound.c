@@ -92,28 +92,46 @@ static enum choir_status make_exchanges(struct cuda_bound *b, const struct choir
                : base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for an exchange");
 }
 
+/* Memory for a plan, of the arena or of its own. */
+static enum choir_status take(struct cuda_bound *b, uint64_t bytes, CUdeviceptr *memory)
+{
+    struct cuda_comm *comm = b->comm;
+    if (bytes <= ARENA_BYTES - comm->arena_used) {
+        *memory = comm->arena + comm->arena_used;
+        comm->arena_used += bytes;
+        return CHOIR_OK;
+    }
+    enum choir_status st = cuda_device_alloc(comm->device, bytes, &b->memory);
+    b->bytes = bytes;
+    *memory = b->memory;
+    return st;
+}
+
+static uint64_t aligned(uint64_t bytes)
+{
+    return (bytes + 255) & ~255ull;
+}
+
 /* Tables and what the interpreter writes, in one piece of GPU memory. */
 static enum choir_status make_tables(struct cuda_bound *b, const struct choir_plan *plan,
                                      uint64_t scratch_bytes)
 {
     struct cuda_tables *t;
+    CUdeviceptr memory = 0;
     enum choir_status st = cuda_bind(plan, b->elem, &t);
     if (st != CHOIR_OK)
         return st;
-    uint64_t window = t->plan.window, tables = (t->bytes + 255) & ~255ull;
-    uint64_t tmp = (window * t->plan.tmp_bytes + 255) & ~255ull;
-    uint64_t staging = window * CUDA_SLOT_BYTES;
-    uint64_t pending =
-        (window * t->plan.most_pendings * sizeof(struct cuda_pending) + 255) & ~255ull;
-    b->bytes = tables + tmp + staging + pending + scratch_bytes;
-    st = cuda_device_alloc(b->comm->device, b->bytes, &b->memory);
+    uint64_t window = t->plan.window, tables = aligned(t->bytes);
+    uint64_t tmp = aligned(window * t->plan.tmp_bytes);
+    uint64_t pending = aligned(window * t->plan.most_pendings * sizeof(struct cuda_pending));
+    st = take(b, tables + tmp + pending + aligned(scratch_bytes), &memory);
     if (st == CHOIR_OK) {
-        cuda_tables_relocate(t, (const void *)(uintptr_t)b->memory, &b->plan);
-        st = cuda_comm_upload(b->comm, b->memory, t->data, t->bytes);
+        cuda_tables_relocate(t, (const void *)(uintptr_t)memory, &b->plan);
+        st = cuda_comm_upload(b->comm, memory, t->data, t->bytes);
     }
-    b->tmp = (uint8_t *)(uintptr_t)(b->memory + tables);
-    b->staging = b->tmp + tmp;
-    b->pending = (struct cuda_pending *)(void *)(b->staging + staging);
+    b->tmp = (uint8_t *)(uintptr_t)(memory + tables);
+    b->staging = b->comm->staging;
+    b->pending = (struct cuda_pending *)(void *)(b->tmp + tmp);
     b->scratch = scratch_bytes ? (uint8_t *)b->pending + pending : NULL;
     cuda_tables_free(t);
     return st;

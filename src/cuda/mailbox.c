@@ -123,7 +123,9 @@ static enum choir_status allocate(struct cuda_comm *comm)
     struct cuda_view *v = &comm->view;
     uint64_t counts = v->ranks * CUDA_LANES * sizeof(struct cuda_count);
     comm->mailbox_bytes = CUDA_MAILBOX_BYTES(v->ranks);
-    comm->private_bytes = counts + sizeof(struct cuda_state);
+    uint64_t zeroed = (counts + sizeof(struct cuda_state) + 255) & ~255ull;
+    uint64_t staging = (uint64_t)CUDA_SLOT_LANES * CUDA_SLOT_BYTES;
+    comm->private_bytes = zeroed + staging + ARENA_BYTES;
     enum choir_status st = cuda_device_alloc(comm->device, comm->mailbox_bytes, &comm->mailbox);
     if (st == CHOIR_OK)
         st = cuda_device_alloc(comm->device, comm->private_bytes, &comm->private_memory);
@@ -145,9 +147,11 @@ static enum choir_status allocate(struct cuda_comm *comm)
     v->report = (struct cuda_report *)(uintptr_t)(board + offsetof(struct cuda_board, report));
     v->abort = (const uint32_t *)(uintptr_t)board;
     /* Flags and numbers begin at 0; the slots need not. */
+    comm->staging = (uint8_t *)(uintptr_t)(comm->private_memory + zeroed);
+    comm->arena = comm->private_memory + zeroed + staging;
     r = cu->cuMemsetD8Async(comm->mailbox, 0, CUDA_SLOT_AT(v->ranks, 0, 0), comm->stream);
     if (r == CUDA_SUCCESS)
-        r = cu->cuMemsetD8Async(comm->private_memory, 0, comm->private_bytes, comm->stream);
+        r = cu->cuMemsetD8Async(comm->private_memory, 0, zeroed, comm->stream);
     return wait(comm, r, "clearing a mailbox");
 }
 

@@ -25,8 +25,13 @@ struct cuda_board {
 struct cuda_comm {
     struct cuda_device *device;
     struct cuda_view view;
-    CUdeviceptr mailbox, private_memory; /* private: counts and state */
+    CUdeviceptr mailbox,
+        private_memory; /* private: counts, state, and what the interpreter uses: */
     uint64_t mailbox_bytes, private_bytes;
+    uint8_t
+        *staging; /* [CUDA_SLOT_LANES][CUDA_SLOT_BYTES]: operations of a communicator take turns */
+    CUdeviceptr arena;   /* for tables and scratch of plans */
+    uint64_t arena_used; /* of ARENA_BYTES */
     struct cuda_board *board;
     CUdeviceptr mapped[CUDA_RANKS]; /* by handle, of other processes */
     CUstream stream;                /* for the library's own copies */
@@ -38,6 +43,10 @@ struct cuda_comm {
     bool met;
     struct cuda_comm *next; /* closed, but peers may still write into its mailbox */
 };
+
+/* To allocate may wait for all that runs on the device, and kernels of other ranks of this process may wait for this one: so plans get
+ * their memory from here as long as there is some. */
+#define ARENA_BYTES (16u << 20)
 
 /* Between begin and end the device's context is current, and what the library does is no part of a capture, of this thread or
  * another. */
