@@ -9,9 +9,9 @@
  * initialised it), of at most 16 ranks, all on one host, on GPUs that all reach each other. A rank's GPU is the current one
  * of the thread that creates; ranks may share one (processes take turns of milliseconds on it). Every other communicator is
  * one of host memory, on all its ranks, and device calls on it are refused with CHOIR_ERR_UNSUPPORTED; what has failed on the
- * way there is in the log. Children (split, shrink, grow) are judged anew. Creation takes all memory for messages: 38.4 MiB a
- * rank, on every rank, and 24 MiB (choir_comm_memory tells; CHOIR_CUDA_MEMORY bounds what all communicators of the process hold on a
- * GPU).
+ * way there is in the log. Children (split, shrink, grow) are judged anew. Creation takes all memory for messages, 38.4 MiB a
+ * rank, on every rank, and 24 MiB for plans (choir_comm_memory tells; CHOIR_CUDA_MEMORY bounds what all communicators of the
+ * process hold on a GPU).
  *
  * 2. Which calls are device calls. Those with a CUDA stream, and those without a stream of which a buffer is device memory:
  * they are on the legacy default stream. Collectives, their variable-count forms, send and receive, and groups of them. All
