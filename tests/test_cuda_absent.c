@@ -157,16 +157,16 @@ static void printed(void)
     free(text);
 }
 
-/* Each kernel file is a cubin (an ELF file) or, for several GPUs, a fat binary. */
+/* Each kernel file is a fat binary. */
 static void images(void)
 {
-    static const uint8_t elf[] = {0x7f, 'E', 'L', 'F'}, fat[] = {0x50, 0xed, 0x55, 0xba};
+    static const uint8_t fat[] = {0x50, 0xed, 0x55, 0xba};
     const struct cuda_image *image;
     bool probe = false;
     uint32_t n = 0;
     for (; (image = cuda_image_at(n)); n++) {
         CHECK(image->bytes > 64 && (uintptr_t)image->data % 64 == 0);
-        CHECK(!memcmp(image->data, strchr(cuda_image_archs(), ' ') ? fat : elf, 4));
+        CHECK(!memcmp(image->data, fat, sizeof(fat)));
         probe |= !strcmp(image->name, "probe");
     }
     if (!n)
