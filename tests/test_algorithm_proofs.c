@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* All algorithms, and hierarchies of any two, proved on several hosts: of equal and unequal size, numbered in any way. */
 #include "plan/plan.h"
+#include "tests/lib/plans.h"
 #include "tests/lib/test.h"
 
 static uint32_t proved, unsupported;
@@ -84,11 +85,7 @@ static void any_pair(void)
     static const char *const hosts[] = {"001122",    "0010",          "01111",     "001112",
                                         "000111222", "0000000011112", "2012002210"};
     for (size_t i = 0; i < base_count(hosts); i++) {
-        uint64_t key[64];
-        uint32_t n = (uint32_t)strlen(hosts[i]);
-        for (uint32_t r = 0; r < n; r++)
-            key[r] = (uint64_t)hosts[i][r];
-        struct choir_layout *l = plan_layout_create(n, key);
+        struct choir_layout *l = plans_layout(hosts[i]);
         all_pairs(l);
         plan_layout_free(l);
     }
@@ -140,11 +137,7 @@ static void several_hosts(void)
                                         "0101", "0000111122223333", "012301230123", "0120012211",
                                         "0012", "01234567",         "000000000001"};
     for (size_t i = 0; i < base_count(hosts); i++) {
-        uint64_t key[64];
-        uint32_t n = (uint32_t)strlen(hosts[i]);
-        for (uint32_t r = 0; r < n; r++)
-            key[r] = (uint64_t)hosts[i][r];
-        struct choir_layout *l = plan_layout_create(n, key);
+        struct choir_layout *l = plans_layout(hosts[i]);
         for (uint32_t k = 0; plan_builtin[k]; k++)
             variants(plan_builtin[k], l);
         pairs(l, test_seed() + i);

@@ -6,6 +6,7 @@
  * third the association.
  */
 #include "plan/plan.h"
+#include "tests/lib/plans.h"
 #include "tests/lib/test.h"
 
 #define GUARD 3
@@ -555,12 +556,9 @@ static void several_hosts(void)
         "000000112222", "01234567",         "0012",          "0000111122223333444455556666"};
     uint64_t key[RANKS_MOST], seed = test_seed();
     for (size_t i = 0; i < base_count(hosts); i += (size_t)TEST_BY_EFFORT(3, 1, 1)) {
-        uint32_t n = (uint32_t)strlen(hosts[i]);
-        for (uint32_t r = 0; r < n; r++)
-            key[r] = (uint64_t)hosts[i][r];
-        struct choir_layout *layout = plan_layout_create(n, key);
+        struct choir_layout *layout = plans_layout(hosts[i]);
         compositions(layout);
-        sweep_all(layout, n < 6);
+        sweep_all(layout, strlen(hosts[i]) < 6);
     }
     for (int i = 0; i < TEST_BY_EFFORT(1, 6, 6); i++) {
         uint32_t n = 2 + (uint32_t)(base_random(&seed) % 20),

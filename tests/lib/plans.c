@@ -14,6 +14,16 @@ struct memory {
     bool in_place;
 };
 
+struct choir_layout *plans_layout(const char *hosts)
+{
+    uint64_t key[64];
+    uint32_t n = (uint32_t)strlen(hosts);
+    CHECK_LT(n, base_count(key) + 1);
+    for (uint32_t r = 0; r < n; r++)
+        key[r] = (uint64_t)hosts[r];
+    return plan_layout_create(n, key);
+}
+
 enum choir_status plans_make(struct ranks *ranks, const char *algorithm, enum choir_kind kind,
                              const struct choir_layout *layout, uint64_t count, uint32_t root,
                              uint64_t seed, uint64_t slot_bytes)

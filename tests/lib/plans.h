@@ -11,6 +11,8 @@
 
 /* Adds the tests' algorithms to the registry (once). */
 void plans_register(void);
+/* A layout of one rank a character: ranks of the same character are on one host. */
+struct choir_layout *plans_layout(const char *hosts);
 /* Ranks of `kind`, 8-byte elements; CHOIR_ERR_UNSUPPORTED where the algorithm is not for it. */
 enum choir_status plans_make(struct ranks *ranks, const char *algorithm, enum choir_kind kind,
                              const struct choir_layout *layout, uint64_t count, uint32_t root,
