@@ -25,7 +25,21 @@ DEV uint32_t number_nan16x2(uint32_t two, uint32_t nan)
 #endif
 }
 
-struct type_bfloat16 : number_float<type_bfloat16, float, 2> {
+/* Of 16 bits. GPUs round two at once: T::pair. */
+template <class T> struct number_float16 : number_float<T, float, 2> {
+#if NUMBER_ARCH
+    static DEV uint64_t store(float v)
+    {
+        return T::pair(v, 0);
+    }
+    static DEV uint64_t narrow(const float *v)
+    {
+        return T::pair(v[0], v[1]) | uint64_t(T::pair(v[2], v[3])) << 32;
+    }
+#endif
+};
+
+struct type_bfloat16 : number_float16<type_bfloat16> {
     static DEV float load(uint64_t bits)
     {
         return number_bits<float>(uint32_t(bits) << 16);
@@ -36,14 +50,6 @@ struct type_bfloat16 : number_float<type_bfloat16, float, 2> {
         uint32_t two;
         asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(two) : "f"(high), "f"(low));
         return number_nan16x2(two, 0x7fc0);
-    }
-    static DEV uint64_t store(float v)
-    {
-        return pair(v, 0);
-    }
-    static DEV uint64_t narrow(const float *v)
-    {
-        return pair(v[0], v[1]) | uint64_t(pair(v[2], v[3])) << 32;
     }
 #else
     static DEV uint64_t store(float v)
@@ -80,7 +86,7 @@ DEV uint32_t number_round_ieee(float v, uint32_t bits, uint32_t m)
     return number_round(u, bits, m, 15);
 }
 
-struct type_float16 : number_float<type_float16, float, 2> {
+struct type_float16 : number_float16<type_float16> {
 #if NUMBER_ARCH
     static DEV float load(uint64_t bits)
     {
@@ -93,14 +99,6 @@ struct type_float16 : number_float<type_float16, float, 2> {
         uint32_t two;
         asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(two) : "f"(high), "f"(low));
         return number_nan16x2(two, 0x7e00);
-    }
-    static DEV uint64_t store(float v)
-    {
-        return pair(v, 0);
-    }
-    static DEV uint64_t narrow(const float *v)
-    {
-        return pair(v[0], v[1]) | uint64_t(pair(v[2], v[3])) << 32;
     }
 #else
     static DEV float load(uint64_t bits)

@@ -37,6 +37,19 @@ DEV uint64_t fragments_of(uint64_t bytes)
     return bytes ? (bytes + CUDA_SLOT_BYTES - 1) / CUDA_SLOT_BYTES : 1;
 }
 
+/* The fragments of a lane's largest part among n messages (cuda_send) or results (cuda_result). */
+template <class M> DEV uint64_t most_fragments(const M *m, uint32_t n, uint32_t lane, uint32_t elem)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (lane >= m[i].lanes)
+            continue;
+        uint64_t f = fragments_of(piece_of(m[i].len, lane, m[i].lanes).count * elem);
+        most = f > most ? f : most;
+    }
+    return most;
+}
+
 /* 16 bytes of any alignment; what is beyond `left` is not touched. */
 DEV line16 load_pair(const uint8_t *p, uint64_t left)
 {
@@ -120,14 +133,7 @@ DEV void stream_copy_in(half h, const cuda_exchange_call &c, uint8_t *to, const 
 template <class T>
 DEV void stream_send(half h, block b, const cuda_exchange_call &c, stream_shared *s)
 {
-    uint64_t fragments = 0;
-    for (uint32_t i = 0; i < c.what.sends; i++) {
-        if (b.lane >= c.what.send[i].lanes)
-            continue;
-        range r = piece_of(c.what.send[i].len, b.lane, c.what.send[i].lanes);
-        uint64_t n = fragments_of(r.count * c.elem);
-        fragments = n > fragments ? n : fragments;
-    }
+    uint64_t fragments = most_fragments(c.what.send, c.what.sends, b.lane, c.elem);
     for (uint64_t f = 0; f < fragments; f++) {
         for (uint32_t i = 0; i < c.what.sends; i++) {
             const cuda_send &m = c.what.send[i];
@@ -296,14 +302,7 @@ DEV void stream_combine(half h, block b, const cuda_exchange_call &c, const stre
 template <class T, class OP>
 DEV void stream_receive(half h, block b, const cuda_exchange_call &c, stream_shared *s)
 {
-    uint64_t fragments = 0;
-    for (uint32_t i = 0; i < c.what.results; i++) {
-        if (b.lane >= c.what.result[i].lanes)
-            continue;
-        range r = piece_of(c.what.result[i].len, b.lane, c.what.result[i].lanes);
-        uint64_t n = fragments_of(r.count * c.elem);
-        fragments = n > fragments ? n : fragments;
-    }
+    uint64_t fragments = most_fragments(c.what.result, c.what.results, b.lane, c.elem);
     for (uint64_t f = 0; f < fragments; f++) {
         for (uint32_t i = 0; i < c.what.results; i++) {
             const cuda_result &m = c.what.result[i];
