@@ -13,14 +13,29 @@ struct job {
     struct choir_id id, next;
 };
 
-static enum choir_status outcome(choir_comm *c, struct gpu *g, struct choir_error *e)
+/* What a rank works with: its GPU, a communicator, and buffers of COUNT elements. */
+struct fault_rank {
+    struct gpu g;
+    choir_comm *c;
+    void *in, *out;
+};
+
+static void begin(struct fault_rank *f, const struct choir_id *id, int rank, int size,
+                  const struct choir_config *config)
 {
-    GPU_OK(g->cu->cuStreamSynchronize(g->stream)); /* no kernel hangs */
+    gpu_open(&f->g, rank);
+    CHECK_OK(choir_comm_create(id, rank, size, config, &f->c));
+    f->in = gpu_alloc(&f->g, COUNT * 8), f->out = gpu_alloc(&f->g, COUNT * 8);
+}
+
+static enum choir_status outcome(struct fault_rank *f, struct choir_error *e)
+{
+    GPU_OK(f->g.cu->cuStreamSynchronize(f->g.stream)); /* no kernel hangs */
     enum choir_status st = CHOIR_OK;
     for (int i = 0; i < 300 && st == CHOIR_OK; i++, test_sleep_ms(10))
-        st = choir_comm_status(c);
+        st = choir_comm_status(f->c);
     *e = (struct choir_error){.bytes = sizeof(*e)};
-    choir_comm_last_error(c, e);
+    choir_comm_last_error(f->c, e);
     return st;
 }
 
@@ -38,94 +53,82 @@ static void works(const struct choir_id *id, int rank, int size, struct gpu *g)
     gpu_free(g, memory);
 }
 
+/* The GPU stays usable without the communicator that failed. */
+static void end(struct fault_rank *f, const struct choir_id *id, int rank, int size)
+{
+    CHECK_OK(choir_comm_destroy(f->c));
+    works(id, rank, size, &f->g);
+    gpu_close(&f->g);
+}
+
 static void mismatch_body(int rank, int size, void *arg)
 {
     const struct job *j = arg;
-    struct gpu g;
-    choir_comm *c;
+    struct fault_rank f;
     struct choir_error e;
-    gpu_open(&g, rank);
-    CHECK_OK(choir_comm_create(&j->id, rank, size, NULL, &c));
-    void *in = gpu_alloc(&g, COUNT * 8), *out = gpu_alloc(&g, COUNT * 8);
-    CHECK_OK(choir_all_reduce(c, in, out, rank ? 90 : 100, CHOIR_FLOAT32, CHOIR_SUM, g.choir));
-    CHECK_EQ(outcome(c, &g, &e), CHOIR_ERR_MISMATCH);
-    CHECK_EQ(choir_all_reduce(c, in, out, 1, CHOIR_FLOAT32, CHOIR_SUM, g.choir),
+    begin(&f, &j->id, rank, size, NULL);
+    CHECK_OK(
+        choir_all_reduce(f.c, f.in, f.out, rank ? 90 : 100, CHOIR_FLOAT32, CHOIR_SUM, f.g.choir));
+    CHECK_EQ(outcome(&f, &e), CHOIR_ERR_MISMATCH);
+    CHECK_EQ(choir_all_reduce(f.c, f.in, f.out, 1, CHOIR_FLOAT32, CHOIR_SUM, f.g.choir),
              CHOIR_ERR_MISMATCH);
-    CHECK_OK(choir_comm_destroy(c));
-    works(&j->next, rank, size, &g);
-    gpu_free(&g, out), gpu_free(&g, in);
-    gpu_close(&g);
+    end(&f, &j->next, rank, size);
 }
 
 static void late_body(int rank, int size, void *arg)
 {
     const struct job *j = arg;
-    struct gpu g;
-    choir_comm *c;
+    struct fault_rank f;
     struct choir_error e;
     struct choir_config config = CHOIR_CONFIG_INIT;
     config.timeout_ns = 1000000000;
-    gpu_open(&g, rank);
-    CHECK_OK(choir_comm_create(&j->id, rank, size, &config, &c));
-    void *in = gpu_alloc(&g, COUNT * 8), *out = gpu_alloc(&g, COUNT * 8);
+    begin(&f, &j->id, rank, size, &config);
     if (!rank) {
-        CHECK_OK(choir_all_reduce(c, in, out, COUNT, CHOIR_FLOAT32, CHOIR_SUM, g.choir));
-        CHECK_EQ(outcome(c, &g, &e), CHOIR_ERR_TIMEOUT);
+        CHECK_OK(choir_all_reduce(f.c, f.in, f.out, COUNT, CHOIR_FLOAT32, CHOIR_SUM, f.g.choir));
+        CHECK_EQ(outcome(&f, &e), CHOIR_ERR_TIMEOUT);
         CHECK_EQ(e.peer, 1);
     } else { /* hears of it */
-        CHECK_EQ(outcome(c, &g, &e), CHOIR_ERR_TIMEOUT);
+        CHECK_EQ(outcome(&f, &e), CHOIR_ERR_TIMEOUT);
     }
-    CHECK_OK(choir_comm_destroy(c));
-    works(&j->next, rank, size, &g);
-    gpu_close(&g);
+    end(&f, &j->next, rank, size);
 }
 
 static void abort_body(int rank, int size, void *arg)
 {
     const struct job *j = arg;
-    struct gpu g;
-    choir_comm *c;
+    struct fault_rank f;
     struct choir_error e;
-    gpu_open(&g, rank);
-    CHECK_OK(choir_comm_create(&j->id, rank, size, NULL, &c));
-    void *in = gpu_alloc(&g, COUNT * 8), *out = gpu_alloc(&g, COUNT * 8);
+    begin(&f, &j->id, rank, size, NULL);
     if (!rank) {
-        CHECK_OK(choir_all_gather(c, in, out, 4, CHOIR_FLOAT32, g.choir));
+        CHECK_OK(choir_all_gather(f.c, f.in, f.out, 4, CHOIR_FLOAT32, f.g.choir));
         test_sleep_ms(200);
-        CHECK_OK(choir_comm_abort(c));
-        CHECK_EQ(outcome(c, &g, &e), CHOIR_ERR_ABORTED);
+        CHECK_OK(choir_comm_abort(f.c));
+        CHECK_EQ(outcome(&f, &e), CHOIR_ERR_ABORTED);
     } else {
-        for (int i = 0; i < 500 && choir_comm_status(c) == CHOIR_OK; i++)
+        for (int i = 0; i < 500 && choir_comm_status(f.c) == CHOIR_OK; i++)
             test_sleep_ms(10);
-        CHECK_EQ(choir_comm_status(c), CHOIR_ERR_ABORTED);
+        CHECK_EQ(choir_comm_status(f.c), CHOIR_ERR_ABORTED);
     }
-    CHECK_OK(choir_comm_destroy(c));
-    works(&j->next, rank, size, &g);
-    gpu_close(&g);
+    end(&f, &j->next, rank, size);
 }
 
 static void death_body(int rank, int size, void *arg)
 {
     const struct job *j = arg;
-    struct gpu g;
-    choir_comm *c;
+    struct fault_rank f;
     struct choir_error e;
-    gpu_open(&g, rank);
-    CHECK_OK(choir_comm_create(&j->id, rank, size, NULL, &c));
-    void *in = gpu_alloc(&g, COUNT * 8), *out = gpu_alloc(&g, COUNT * 8);
+    begin(&f, &j->id, rank, size, NULL);
     for (int i = 0; i < 10; i++)
-        CHECK_OK(choir_all_reduce(c, in, out, COUNT, CHOIR_FLOAT32, CHOIR_SUM, g.choir));
-    GPU_OK(g.cu->cuStreamSynchronize(g.stream));
+        CHECK_OK(choir_all_reduce(f.c, f.in, f.out, COUNT, CHOIR_FLOAT32, CHOIR_SUM, f.g.choir));
+    GPU_OK(f.g.cu->cuStreamSynchronize(f.g.stream));
     if (rank)
         _exit(0); /* without a goodbye */
-    CHECK_OK(choir_all_reduce(c, in, out, COUNT, CHOIR_FLOAT32, CHOIR_SUM, g.choir));
-    CHECK_EQ(outcome(c, &g, &e), CHOIR_ERR_PEER_DEAD);
+    CHECK_OK(choir_all_reduce(f.c, f.in, f.out, COUNT, CHOIR_FLOAT32, CHOIR_SUM, f.g.choir));
+    CHECK_EQ(outcome(&f, &e), CHOIR_ERR_PEER_DEAD);
     CHECK_EQ(e.peer, 1);
-    CHECK_OK(choir_comm_destroy(c));
     struct choir_id alone;
     CHECK_OK(choir_id_create(&alone));
-    works(&alone, 0, 1, &g);
-    gpu_close(&g);
+    end(&f, &alone, 0, 1);
 }
 
 static void arguments_body(int rank, int size, void *arg)
