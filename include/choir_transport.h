@@ -160,6 +160,9 @@ struct choir_transport_ops {
     void (*disconnect)(struct choir_endpoint *endpoint);
     /* In the child of a fork it closes the child's descriptors only, and touches nothing shared. */
     void (*close)(struct choir_transport *t);
+    /* on 1 (not inside progress()): nobody drives progress; what was given to watch() is readable whenever there is something
+     * to do, as it is at first. on 0 (at any time): somebody does, so it need not be. */
+    void (*arm)(struct choir_transport *t, int on);
 };
 
 #define CHOIR_CAP_MAP 1u  /* alloc, map, unmap */

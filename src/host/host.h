@@ -116,6 +116,8 @@ void host_secret_forget(const unsigned char secret[32]);
 void host_transports_print(FILE *out);
 /* Lets every transport progress once; returns events seen. Skips one that another thread drives. */
 uint32_t host_progress(void);
+/* Whether what transports gave to be watched tells of everything, or they are driven. */
+void host_arm(bool on);
 
 /* Frames. Kinds below CHOIR_FRAME_DATA are control; comm handles those from HOST_FRAME_COMM on. */
 enum host_frame {

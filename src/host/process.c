@@ -294,6 +294,18 @@ uint32_t host_progress(void)
     return events;
 }
 
+void host_arm(bool on)
+{
+    for (uint32_t i = 0; i < atomic_load(&host_process.transports); i++) {
+        struct host_transport *t = &host_process.transport[i];
+        if (on) /* off: whoever drives it has the lock nearly always */
+            pthread_mutex_lock(&t->lock);
+        t->ops->arm(t->t, on);
+        if (on)
+            pthread_mutex_unlock(&t->lock);
+    }
+}
+
 void host_transports_print(FILE *out)
 {
     for (uint32_t i = 0; i < host_process.transports; i++)

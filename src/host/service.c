@@ -5,8 +5,8 @@
  * communicator ends it, leaving it to the end of the process is harmless.
  *
  * Transports' descriptors sit in an epoll set of their own, nested in the main one. Callers that drive transports
- * themselves count in `drivers`; the thread, woken while there are any, takes the nested set out and looks every
- * REARM_NS whether to put it back, so callers pay one atomic addition and no system call.
+ * themselves count in `drivers`; the first after a pause wakes the thread, which takes the nested set out and looks every
+ * REARM_NS whether to put it back. It tells the transports of both (arm): they may stop watching their descriptors in between.
  */
 #include "host/process.h"
 #include <errno.h>
@@ -33,7 +33,7 @@ static struct {
     bool running;
     _Atomic bool stop;
     int main_epoll, wire_epoll, wake_fd;
-    bool armed; /* wire_epoll is in main_epoll; the thread's own */
+    _Atomic bool armed; /* wire_epoll is in main_epoll; written by the thread */
     _Atomic uint32_t drivers, drove;
     pthread_mutex_t lock; /* timers, watched, new work */
     struct watched *watched, *dropped;
@@ -52,8 +52,11 @@ void service_kick(void)
 
 void service_driver_enter(void)
 {
-    atomic_fetch_add_explicit(&s.drivers, 1, memory_order_relaxed);
-    atomic_store_explicit(&s.drove, 1, memory_order_relaxed);
+    atomic_fetch_add(&s.drivers, 1); /* before armed is read: pairs with rearm() */
+    if (!atomic_load_explicit(&s.drove, memory_order_relaxed))
+        atomic_store_explicit(&s.drove, 1, memory_order_relaxed);
+    if (base_unlikely(atomic_load(&s.armed)))
+        service_kick();
 }
 
 void service_driver_leave(void)
@@ -66,8 +69,13 @@ static void arm(bool on)
     if (s.armed == on)
         return;
     struct epoll_event ev = {.events = EPOLLIN, .data.ptr = &s.wire_epoll};
-    if (!epoll_ctl(s.main_epoll, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, s.wire_epoll, &ev))
+    if (on)
+        host_arm(true);
+    if (!epoll_ctl(s.main_epoll, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, s.wire_epoll, &ev)) {
         s.armed = on;
+        if (!on)
+            host_arm(false);
+    }
 }
 
 enum choir_status service_watch(struct host_transport *transport, int fd, int writable,
@@ -241,11 +249,17 @@ static void poll_wires(int timeout_ms)
     pthread_mutex_unlock(&s.lock);
 }
 
-/* Puts the wires back once nobody has driven them for a while. */
+/* Takes the wires out while they are driven, and puts them back once nobody has done so for a while. */
 static void rearm(void)
 {
-    if (!s.armed && !atomic_load(&s.drivers) && !atomic_exchange(&s.drove, 0))
-        arm(true);
+    if (atomic_load(&s.drivers) || atomic_exchange(&s.drove, 0)) {
+        arm(false);
+        return;
+    }
+    arm(true);
+    if (atomic_load(
+            &s.drivers)) /* who came meanwhile has not seen that it is to wake this thread */
+        arm(false);
 }
 
 static void bells(void (*fn)(struct host_comm *, uint32_t))

@@ -65,6 +65,11 @@ static uint32_t no_progress(struct choir_transport *t)
     return 0;
 }
 
+static void no_arm(struct choir_transport *t, int on)
+{
+    (void)t, (void)on;
+}
+
 bool transports_complete(const struct choir_transport_ops *from, struct choir_transport_ops *to)
 {
     *to = (struct choir_transport_ops){.probe = no_probe,
@@ -76,7 +81,8 @@ bool transports_complete(const struct choir_transport_ops *from, struct choir_tr
                                        .caps = no_caps,
                                        .wake = no_wake,
                                        .flush = no_flush,
-                                       .progress = no_progress};
+                                       .progress = no_progress,
+                                       .arm = no_arm};
     /* Entries are pointers from `name` on; a table of an older, shorter version leaves the rest as it is. */
     size_t first = offsetof(struct choir_transport_ops, name),
            bytes = base_min(from->size, sizeof(*to));

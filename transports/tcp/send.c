@@ -86,14 +86,33 @@ static struct tcp_item *item_new(struct choir_endpoint *e)
     return i;
 }
 
+static bool is_short(const struct tcp_item *i)
+{
+    return i->frame.bytes <= TCP_KEEP;
+}
+
+/* The payload is the caller's again. */
+static void give_back(struct choir_endpoint *e, struct tcp_item *i, int32_t done)
+{
+    if (!i->request)
+        return;
+    if (is_short(i))
+        atomic_fetch_sub_explicit(&e->t->lent, 1, memory_order_relaxed);
+    atomic_store_explicit(&i->request->done, done, memory_order_release);
+    i->request = NULL;
+}
+
 static void item_done(struct choir_endpoint *e, struct tcp_item *i, int32_t done)
 {
     if (i->block)
         block_release(e, i->block);
-    if (i->request)
-        atomic_store_explicit(&i->request->done, done, memory_order_release);
     i->block = NULL;
-    i->request = NULL;
+    give_back(e, i, done);
+}
+
+bool tcp_send_lends(const struct tcp_item *i)
+{
+    return i->request && !is_short(i);
 }
 
 /* Writes until nothing is left or every slot is blocked; called with the lock, returns without. What other threads
@@ -121,6 +140,34 @@ static void flush(struct choir_endpoint *e)
         tcp_release(&e->lock);
     else
         write_owned(e);
+}
+
+/*
+ * Short lent payloads that are written are copied, one a call, while there is nothing else to do. To wait for the acknowledgement
+ * instead would make an exchange half-duplex: each side's would ride on its next frame, which comes after the other's.
+ */
+void tcp_send_keep(struct choir_endpoint *e)
+{
+    if (e->slot_count != 1)
+        return;
+    tcp_acquire(&e->lock);
+    struct tcp_tx *x = &e->slot[0]->tx;
+    struct tcp_item *i = NULL;
+    for (uint64_t r = x->acked; r < x->next && !i; r++) {
+        struct tcp_record *record = &x->record[r % TCP_WINDOW];
+        i = item_at(e, record->item);
+        if (!i->request || !is_short(i) || record->zerocopy > x->zerocopy.done)
+            i = NULL;
+    }
+    if (i && e->block_count < TCP_BLOCKS_MOST && copy(e, i, i->payload, true)) {
+        give_back(e, i, 1);
+    } else if (i && !x->solicit && x->kept_out != x->next) {
+        x->kept_out = x->next;
+        x->solicit = true; /* then the peer has to say so */
+        flush(e);
+        return;
+    }
+    tcp_release(&e->lock);
 }
 
 void tcp_send_flush(struct choir_endpoint *e)
@@ -152,6 +199,8 @@ enum choir_status tcp_send_frame(struct choir_endpoint *e, const struct choir_fr
             lent = true;
             i->payload = payload;
             i->request = request;
+            if (request && is_short(i))
+                atomic_fetch_add_explicit(&e->t->lent, 1, memory_order_relaxed);
         }
         if (lent && !request)
             status = CHOIR_ERR_NO_MEMORY;
@@ -218,6 +267,7 @@ static void tx_reset(struct tcp_slot *s)
 {
     struct tcp_tx *x = &s->tx;
     x->header_done = x->broken = x->ack_due = false;
+    x->kept_out = UINT64_MAX;
     x->payload_done = x->pend_at = x->pend_bytes = 0;
     x->seal_at = x->seal_bytes = x->seal_whole = x->seal_payload = 0;
     x->seal_header = false;
@@ -277,10 +327,7 @@ bool tcp_send_goodbye(struct choir_endpoint *e)
         bye->bye = 1;
         e->item_tail++;
         for (uint64_t n = e->item_head; n < e->item_tail; n++)
-            if (item_at(e, n)->request) {
-                atomic_store(&item_at(e, n)->request->done, 1);
-                item_at(e, n)->request = NULL;
-            }
+            give_back(e, item_at(e, n), 1);
     }
     tcp_release(&e->lock);
     if (!bye)

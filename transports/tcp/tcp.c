@@ -373,21 +373,72 @@ static uint32_t look(struct choir_transport *t)
     return events;
 }
 
+/* --- driven or watched ---------------------------------------------------------------------------------------
+ * A socket in an epoll set costs its sender's kernel a walk through the set and those it is nested in, for each segment. Hot slots
+ * leave it while somebody drives progress, and come back when nobody does (arm), or when they are too many to be hot. */
+static void attach(struct choir_transport *t)
+{
+    if (!t->detached)
+        return;
+    t->detached = false;
+    for (uint32_t i = 0; i < t->up_count; i++) {
+        struct tcp_slot *s = t->up[i];
+        tcp_acquire(&s->e->lock); /* or a thread that writes may ask for EPOLLOUT meanwhile */
+        if (!s->source.interest)
+            tcp_watch(t, &s->source, s->tx.blocked ? EPOLLIN | EPOLLOUT : EPOLLIN);
+        tcp_release(&s->e->lock);
+    }
+}
+
+static void detach(struct choir_transport *t)
+{
+    t->detached = true;
+    for (uint32_t i = 0; i < t->up_count; i++) {
+        struct tcp_slot *s = t->up[i];
+        tcp_acquire(&s->e->lock);
+        if (s->source.interest == EPOLLIN && !epoll_ctl(t->poll, EPOLL_CTL_DEL, s->source.fd, NULL))
+            s->source.interest = 0;
+        tcp_release(&s->e->lock);
+    }
+}
+
+static void arm(struct choir_transport *t, int on)
+{
+    atomic_store(&t->driven, !on);
+    if (!on || !tcp_drive(t))
+        return;
+    attach(t);
+    tcp_drive_end(t);
+}
+
+/* After a look that found nothing. */
+static void keep(struct choir_transport *t)
+{
+    for (uint32_t i = 0; i < t->up_count; i++)
+        tcp_send_keep(t->up[i]->e);
+}
+
 static uint32_t progress(struct choir_transport *t)
 {
     uint32_t events = 0;
     bool outside = tcp_drive(t);
     bool hot = t->up_count && t->up_count <= TCP_HOT && !t->timed &&
                !atomic_load_explicit(&t->blocked, memory_order_relaxed);
+    if (!hot)
+        attach(t);
     for (uint32_t i = 0; hot && i < t->up_count; i++)
         events += tcp_receive_slot(t->up[i]);
     t->round += events ? LOOK_EVERY / 8 : 1; /* calls that found something may be far apart */
     if (!hot || t->round >= LOOK_EVERY || atomic_load_explicit(&t->todo, memory_order_relaxed)) {
         t->round = 0;
         events += look(t);
+        if (hot && atomic_load_explicit(&t->driven, memory_order_relaxed))
+            detach(t);
     }
     if (t->owed)
         tcp_receive_settle(t);
+    if (!events && atomic_load_explicit(&t->lent, memory_order_relaxed))
+        keep(t);
     if (outside) { /* not while an event further up the stack may still name it */
         trash_empty(t);
         tcp_drive_end(t);
@@ -403,6 +454,8 @@ static void service(void *arg)
         return;
     look(t);
     tcp_receive_settle(t);
+    if (atomic_load_explicit(&t->lent, memory_order_relaxed))
+        keep(t);
     trash_empty(t);
     tcp_drive_end(t);
 }
@@ -425,6 +478,7 @@ static void close_transport(struct choir_transport *t)
     if (t->host->watch)
         t->host->watch(t->host->context, t->poll, 0, NULL, NULL);
     tcp_drive(t);
+    attach(t);
     todo(t);
     endpoints_close(t);
     uint64_t end = base_now_ns() + TCP_GOODBYE_NS;
@@ -458,4 +512,5 @@ const struct choir_transport_ops choir_transport_tcp = {
     .progress = progress,
     .disconnect = tcp_endpoint_close,
     .close = close_transport,
+    .arm = arm,
 };

@@ -20,7 +20,9 @@
 #include <stdarg.h>
 #include <sys/uio.h>
 
-#define TCP_COPY (16 << 10)     /* payloads up to here are copied, larger ones lent */
+#define TCP_COPY (16 << 10) /* payloads up to here are copied, larger ones lent */
+#define TCP_KEEP                                                                                   \
+    (128 << 10) /* lent ones up to here are copied once written, while nothing else is to be done */
 #define TCP_ZEROCOPY (64 << 10) /* of a lent payload: not worth a notice below */
 #define TCP_BLOCK (32 << 10)    /* copies live in blocks of so many bytes ... */
 #define TCP_BLOCKS_MOST 16      /* ... at most so many an endpoint */
@@ -196,6 +198,8 @@ struct tcp_tx {
     bool blocked, broken, ack_due, solicit;
     uint32_t lent_bytes; /* whose acknowledgement was not asked for yet */
     uint64_t told;       /* the peer knows that we received so many */
+    uint64_t
+        kept_out; /* `next` when there was no room for a copy, and an acknowledgement was asked for */
     uint32_t pend_at, pend_bytes;
     unsigned char pend[TCP_HEADER_MOST]; /* the rest of a header that was cut off */
     /* Sealed records are written from `seal`; when it is out, `next` advances by seal_whole. */
@@ -317,6 +321,8 @@ struct choir_transport {
     uint32_t sockets;
     enum tcp_zerocopy_use zerocopy;
     bool insecure, encrypt, timed, accepting;
+    bool detached;       /* slots are not in the epoll set: their interest is 0 */
+    _Atomic bool driven; /* and need not be */
     uint64_t host_hash;
     uint32_t round;
     tcp_lock drive;               /* held inside progress(), by: */
@@ -328,6 +334,7 @@ struct choir_transport {
         *fresh;            /* connect()ed, by next_dialing; the progress thread begins the dial */
     _Atomic uint32_t todo; /* fresh is not empty, or an endpoint is closing */
     _Atomic uint32_t blocked; /* slots that wait for room */
+    _Atomic uint32_t lent;    /* payloads of up to TCP_KEEP */
 
     struct choir_endpoint *dialing, *closing; /* closing: under lock */
     struct tcp_slot *trash_slot, *owed;       /* owed: an acknowledgement */
@@ -406,7 +413,9 @@ void tcp_send_flush(struct choir_endpoint *e);
 bool tcp_send_acked(struct tcp_slot *s,
                     uint64_t ack); /* false: it acknowledges what was never sent */
 void tcp_send_ack(struct tcp_slot *s);
-void tcp_send_retire(struct tcp_slot *s); /* e->lock is held */
+void tcp_send_retire(struct tcp_slot *s);      /* e->lock is held */
+bool tcp_send_lends(const struct tcp_item *i); /* and the peer is to say when it has it */
+void tcp_send_keep(struct choir_endpoint *e);
 /* The caller owns e in these. */
 void tcp_send_resume(struct tcp_slot *s, uint64_t received);
 void tcp_send_abandon(struct choir_endpoint *e,

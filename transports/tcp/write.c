@@ -67,7 +67,7 @@ static bool take(struct tcp_slot *s)
         e->item_next++;
         r->flags |= TCP_LAST;
     }
-    x->lent_bytes += i->request ? r->bytes : 0;
+    x->lent_bytes += tcp_send_lends(i) || (several && i->request) ? r->bytes : 0;
     bool ask =
         x->lent_bytes && (several || x->lent_bytes >= WANT_EVERY || e->item_next == e->item_tail);
     if (ask || i->bye)
