@@ -240,7 +240,7 @@ static enum choir_status start_gpus(struct choir_comm *c, const struct tree_answ
 static enum choir_status stage_agree(struct choir_comm *c)
 {
     struct tree_answers x;
-    struct agreement zero;
+    struct agreement zero = {0};
     bool gpus = false;
     enum choir_status st = tree_answers(c, sizeof(zero), &x);
     if (st == CHOIR_OK)
