@@ -58,7 +58,7 @@ static void launch(emulation &e, std::vector<std::unique_ptr<exchange_operation>
     for (auto &op : ops)
         for (auto &l : op->launches) {
             for (uint32_t r = 0; r < e.ranks; r++)
-                l[r].call.view = e.view(r);
+                exchange_ready(&l[r], e.view(r));
             list.push_back(&l);
         }
     emulate<exchange_memory>(e, {(uint32_t)list.size(), LANES, threads, seed},
@@ -96,14 +96,14 @@ static exchange_request draw(uint64_t *luck, uint32_t ranks, enum choir_kind kin
     return q;
 }
 
-/* All exchanges there are, `rounds` times each, in a shuffled order. */
-static void run_all(emulation &e, uint32_t threads, uint32_t rounds)
+/* All exchanges there are, `rounds` times each, in a shuffled order. Returns the kinds that ran as pairs, as a mask. */
+static uint32_t run_all(emulation &e, uint32_t threads, uint32_t rounds, uint32_t turn = 0)
 {
     struct choir_layout *layout = plan_layout_regular(1, e.ranks);
     CHECK(layout);
-    uint64_t luck = test_seed() + e.ranks * 16 + threads;
+    uint64_t luck = test_seed() + e.ranks * 16 + threads + ((uint64_t)turn << 32);
     std::vector<std::unique_ptr<exchange_operation>> ops;
-    uint32_t kinds_seen = 0, large = 0;
+    uint32_t kinds_seen = 0, pairs_seen = 0, large = 0;
     for (uint32_t i = 0; i < rounds; i++)
         for (uint32_t a = 0; const struct choir_algorithm *algorithm = plan_algorithm_at(a); a++)
             for (uint32_t k = 0; k < CHOIR_KINDS; k++) {
@@ -122,7 +122,10 @@ static void run_all(emulation &e, uint32_t threads, uint32_t rounds)
     for (size_t i = ops.size(); i > 1; i--)
         std::swap(ops[i - 1], ops[base_random(&luck) % i]);
     launch(e, ops, threads, base_random(&luck));
+    for (auto &op : ops)
+        pairs_seen |= op->paired();
     plan_layout_free(layout);
+    return pairs_seen;
 }
 
 static void all_exchanges(void)
@@ -138,6 +141,22 @@ static void all_exchanges(void)
         }
     emulation most(CUDA_RANKS);
     run_all(most, 2, 1);
+}
+
+/* Two ranks, each of which runs a call in whichever kernel it likes. */
+static void pairs(void)
+{
+    uint32_t want = 1u << CHOIR_ALL_REDUCE | 1u << CHOIR_ALL_GATHER | 1u << CHOIR_REDUCE_SCATTER |
+                    1u << CHOIR_ALL_TO_ALL | 1u << CHOIR_BROADCAST;
+    uint32_t rounds = test_effort() > 1 ? 40 : test_effort() && !TEST_SANITIZED ? 8 : 3;
+    test_deadline(test_effort() > 1 ? 600 : 120);
+    for (uint32_t threads : {1u, 2u, 4u, EXCHANGE_CLERKS + 2}) {
+        emulation e(2);
+        uint32_t seen = 0;
+        for (uint32_t tries = 0; tries < 10 && (!tries || (seen & want) != want); tries++)
+            seen |= run_all(e, threads, rounds, 1 + tries);
+        CHECK_EQ(seen & want, want);
+    }
 }
 
 /* Does every line of the buffers of (from, lane) hold a flag above `old`? */
@@ -168,11 +187,12 @@ static void numbers_that_wrap(void)
     uint32_t rounds = test_effort() && !TEST_SANITIZED ? 8 : 2, checked = 0;
     for (uint32_t number : {0xfff0u, 0xfffffff0u})
         for (uint32_t threads : {1u, 4u}) {
-            emulation e(3);
+            uint32_t ranks = threads > 1 ? 2 : 3; /* among two, as pairs */
+            emulation e(ranks);
             e.age(number, LANES);
-            run_all(e, threads, rounds);
-            for (uint32_t r = 0; r < 3 && number < 0x10000; r++)
-                for (uint32_t from = 0; from < 3; from++)
+            run_all(e, threads, ranks == 2 ? 2 * rounds : rounds);
+            for (uint32_t r = 0; r < ranks && number < 0x10000; r++)
+                for (uint32_t from = 0; from < ranks; from++)
                     for (uint32_t lane = 0; lane < LANES; lane++)
                         if (from != r && count_of(e.view(r), from, lane)->ll_received > 0x10001) {
                             CHECK(refreshed(e.view(r), from, lane, 0xfff0));
@@ -234,6 +254,9 @@ static std::unique_ptr<exchange_operation> call(uint32_t ranks, enum choir_kind 
     std::unique_ptr<exchange_operation> op(new exchange_operation(q));
     CHECK(op->make(layout));
     plan_layout_free(layout);
+    uint64_t luck = base_mix(test_seed() + seed * 64 + form) + count;
+    for (exchange_launch &l : op->launches[0])
+        l.may_pair = base_random(&luck) & 1;
     return op;
 }
 
@@ -242,9 +265,9 @@ static void launch_but(emulation &e, exchange_operation &op, uint32_t odd,
                        exchange_operation *other, uint32_t times = 1)
 {
     for (uint32_t r = 0; r < e.ranks; r++) {
-        op.launches[0][r].call.view = e.view(r);
+        exchange_ready(&op.launches[0][r], e.view(r));
         if (other)
-            other->launches[0][r].call.view = e.view(r);
+            exchange_ready(&other->launches[0][r], e.view(r));
     }
     emulate<exchange_memory>(e, {times, LANES, 4, test_seed()},
                              [&](uint32_t, uint32_t rank, block b, half h, exchange_memory *s) {
@@ -257,31 +280,39 @@ static void launch_but(emulation &e, exchange_operation &op, uint32_t odd,
 
 static const enum form forms[] = {FORM_WORDS, FORM_LINES, FORM_STREAM};
 
+static void another_call_of(uint32_t ranks, enum choir_kind kind, enum form form, enum form other,
+                            uint64_t count)
+{
+    emulation e(ranks);
+    uint32_t odd = (uint32_t)(test_seed() % ranks), found = 0;
+    auto a = call(ranks, kind, 300, form, 1), b = call(ranks, kind, count, other, 2);
+    {
+        watcher w(e);
+        launch_but(e, *a, odd, b.get());
+    }
+    for (uint32_t r = 0; r < ranks; r++) {
+        const cuda_report &report = e.report(r);
+        CHECK_NE(report.code, CUDA_FAULT_LATE);
+        if (report.code != CUDA_FAULT_SIGNATURE)
+            continue;
+        found++;
+        CHECK((r == odd) != (report.peer == odd));
+        CHECK_EQ(report.seen, (uint32_t)base_mix(r == odd ? 1 : 2));
+        CHECK_EQ(report.signature, (uint32_t)base_mix(r == odd ? 2 : 1));
+    }
+    CHECK(found);
+}
+
 static void another_call(void)
 {
-    for (enum form form : forms)
-        for (enum form other : forms)
-            for (uint64_t count : {3u, 900u}) {
-                emulation e(4);
-                uint32_t odd = (uint32_t)(test_seed() % 4), found = 0;
-                auto a = call(4, CHOIR_ALL_GATHER, 300, form, 1),
-                     b = call(4, CHOIR_ALL_GATHER, count, other, 2);
-                {
-                    watcher w(e);
-                    launch_but(e, *a, odd, b.get());
+    for (uint32_t ranks : {2u, 4u})
+        for (enum form form : forms)
+            for (enum form other : forms)
+                for (uint64_t count : {3u, 300u, 900u}) {
+                    another_call_of(ranks, CHOIR_ALL_GATHER, form, other, count);
+                    /* only who receives can tell */
+                    another_call_of(ranks, CHOIR_BROADCAST, form, other, count);
                 }
-                for (uint32_t r = 0; r < 4; r++) {
-                    const cuda_report &report = e.report(r);
-                    CHECK_NE(report.code, CUDA_FAULT_LATE);
-                    if (report.code != CUDA_FAULT_SIGNATURE)
-                        continue;
-                    found++;
-                    CHECK((r == odd) != (report.peer == odd));
-                    CHECK_EQ(report.seen, (uint32_t)base_mix(r == odd ? 1 : 2));
-                    CHECK_EQ(report.signature, (uint32_t)base_mix(r == odd ? 2 : 1));
-                }
-                CHECK(found);
-            }
 }
 
 /* Kernels of a rank that has given up end at once, and write nothing. */
@@ -298,14 +329,15 @@ static void a_rank_that_never_comes(void)
     for (enum form form : forms) {
         if (!test_effort() && form != forms[test_seed() % base_count(forms)])
             continue; /* short: one of them, since each takes the limit */
-        emulation e(3, limit);
-        uint32_t odd = (uint32_t)(test_seed() % 3);
-        auto op = call(3, CHOIR_ALL_GATHER, 300, form, 1);
+        uint32_t ranks = 2 + (uint32_t)(test_seed() / 3 + form) % 2;
+        emulation e(ranks, limit);
+        uint32_t odd = (uint32_t)(test_seed() % ranks);
+        auto op = call(ranks, CHOIR_ALL_GATHER, 300, form, 1);
         launch_but(e, *op, odd, NULL);
-        for (uint32_t r = 0; r < 3; r++) {
+        for (uint32_t r = 0; r < ranks; r++) {
             CHECK_EQ(e.report(r).code, r == odd ? CUDA_FAULT_NONE : CUDA_FAULT_LATE);
             CHECK(r == odd || e.report(r).peer == odd);
-            e.view(r).state->poison = CUDA_FAULT_ABORT; /* the odd one's too */
+            e.view(r).guard.state->poison = CUDA_FAULT_ABORT; /* the odd one's too */
         }
         check_poisoned(e, form);
     }
@@ -326,17 +358,19 @@ static void a_reader_that_never_comes(void)
 
 static void an_order_to_stop(void)
 {
-    for (enum form form : forms) {
-        emulation e(4);
-        auto op = call(4, CHOIR_ALL_TO_ALL, 300, form, 1);
-        {
-            watcher w(e, 20000000);
-            launch_but(e, *op, 2, NULL);
+    for (uint32_t ranks : {2u, 4u})
+        for (enum form form : forms) {
+            emulation e(ranks);
+            uint32_t odd = ranks - 2;
+            auto op = call(ranks, CHOIR_ALL_TO_ALL, 300, form, 1);
+            {
+                watcher w(e, 20000000);
+                launch_but(e, *op, odd, NULL);
+            }
+            for (uint32_t r = 0; r < ranks; r++)
+                CHECK_EQ(e.report(r).code, r == odd ? CUDA_FAULT_NONE : CUDA_FAULT_ABORT);
         }
-        for (uint32_t r = 0; r < 4; r++)
-            CHECK_EQ(e.report(r).code, r == 2 ? CUDA_FAULT_NONE : CUDA_FAULT_ABORT);
-    }
 }
 
-TEST_MAIN(TEST(all_exchanges), TEST(numbers_that_wrap), TEST(another_call),
+TEST_MAIN(TEST(all_exchanges), TEST(pairs), TEST(numbers_that_wrap), TEST(another_call),
           TEST(a_rank_that_never_comes), TEST(a_reader_that_never_comes), TEST(an_order_to_stop))

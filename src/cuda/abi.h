@@ -81,14 +81,17 @@ struct cuda_state {  /* device memory */
 struct cuda_report { /* pinned host memory; written once, code last */
     uint32_t code, peer, lane, seen, signature, number;
 };
-struct cuda_view { /* what is needed first comes first */
-    uint32_t rank, ranks;
-    struct cuda_count *count; /* [ranks * CUDA_LANES] */
+struct cuda_guard { /* the way out of a wait */
     struct cuda_state *state;
-    uint8_t *mailbox[CUDA_RANKS]; /* of every rank, mapped here; own too */
     struct cuda_report *report;
     const uint32_t *abort; /* pinned host memory: not 0: stop */
     uint64_t limit_ns;     /* a wait that lasts longer fails */
+};
+struct cuda_view { /* what is needed first comes first */
+    uint32_t rank, ranks;
+    struct cuda_count *count; /* [ranks * CUDA_LANES] */
+    struct cuda_guard guard;
+    uint8_t *mailbox[CUDA_RANKS]; /* of every rank, mapped here; own too */
 };
 
 /* --- exchanges: every message comes from local memory, every result from messages and local memory ------- */
@@ -120,17 +123,49 @@ struct cuda_exchange {
     struct cuda_result result[CUDA_RESULTS];
     struct cuda_source source[CUDA_SOURCES];
 };
+struct cuda_adjust {
+    uint32_t divide_in, divide_out; /* local inputs, results are divided by it, unless 0 */
+    uint32_t scaled, unused;        /* local inputs are multiplied by *scale, or `scalar` if NULL */
+    const uint8_t *scale;
+    uint64_t scalar;
+};
 struct cuda_exchange_call {
     struct cuda_view view;
     const uint8_t *in;
     uint8_t *out;
-    uint32_t signature, elem;       /* elem: bytes of an element */
-    uint32_t in_place;              /* IN and OUT overlap */
-    uint32_t divide_in, divide_out; /* local inputs, results are divided by it, unless 0 */
-    uint32_t scaled; /* local inputs are multiplied by *scale, or by `scalar` if that is NULL */
-    const uint8_t *scale;
-    uint64_t scalar;
+    uint32_t signature, elem;  /* elem: bytes of an element */
+    uint32_t in_place, unused; /* IN and OUT overlap */
+    struct cuda_adjust adjust;
     struct cuda_exchange what;
+};
+
+/* --- exchanges of short messages with one peer ----------------------------------------------------------
+ * A message each way at most, one result of the message (and of local memory), one local copy: what the same words mean to
+ * the peer as in any exchange, with parameters that a kernel has read in no time. */
+
+/* A length of elements cut as everywhere: piece i, one of `lanes`, begins at each * i + (more * i * share >> CUDA_SHARE_BITS). */
+#define CUDA_SHARE_BITS 21
+struct cuda_pieces {
+    uint32_t lanes, each, more, share; /* lanes 0: there is no message */
+};
+struct cuda_pair_call {
+    struct cuda_count *count;       /* [CUDA_LANES], own, of the peer */
+    const struct cuda_state *state; /* that of the guard */
+    uint8_t *to_peer;               /* buffers of lane 0 in its mailbox, of the kernel's form */
+    const uint8_t *from_peer;       /* and in the own one */
+    struct cuda_post *theirs, *own; /* [CUDA_LANES], in the peer's and the own mailbox */
+    const uint8_t *send, *local;    /* the message out; the result's local source, or NULL */
+    uint8_t *result;
+    struct cuda_pieces sends, takes; /* of the message out; of the one in and its result */
+    uint32_t elem, signature, peer;
+    uint16_t local_first; /* the local source comes before the message */
+    uint16_t local_sent;  /* the local source is the message out */
+    uint8_t *copy_to;     /* NULL: no copy */
+    const uint8_t *copy_from;
+    uint64_t copy_bytes;
+    struct cuda_adjust adjust;
+    struct cuda_guard guard;
+    uint8_t *words, *lines; /* as from_peer, of both forms */
 };
 
 /* --- any plan (bind.c makes these tables) ----------------------------------------------------------- */

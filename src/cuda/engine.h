@@ -6,6 +6,7 @@
  *   mailbox.c   memory that the GPUs of a host share, and what kernels are told of it
  *   form.c      exchanges, recognised from the steps of plans      bind.c   tables of any plan
  *   bound.c     a plan made ready to launch                         launch.c launching it
+ *   pair.c      exchanges with one peer
  *   kernel/     what runs on the GPU
  */
 #ifndef CUDA_ENGINE_H

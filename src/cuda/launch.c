@@ -8,6 +8,7 @@
  */
 #include "cuda/bound.h"
 #include "cuda/combination.h"
+#include "cuda/pair.h"
 #include "cuda/stream.h"
 #include <stdio.h>
 #include <string.h>
@@ -50,7 +51,8 @@ static uint32_t blocks_for(const struct cuda_comm *comm, uint32_t lanes)
 static enum choir_status pick(struct cuda_comm *comm, const struct cuda_work *w,
                               enum cuda_form form, CUfunction *function)
 {
-    static const char *const prefix[CUDA_FORMS] = {"words", "lines", "stream", "plan"};
+    static const char *const prefix[CUDA_FORMS] = {"words", "lines",      "stream",
+                                                   "plan",  "pair_words", "pair_lines"};
     /* Mere movement is the same for all. */
     CUfunction *kept = w->reduces ? &comm->combine[form][w->type][w->op] : &comm->move[form];
     const char *suffix = "move";
@@ -134,20 +136,26 @@ static enum choir_status run_exchanges(struct cuda_comm *comm, const struct cuda
                                       .signature = w->signature,
                                       .elem = b->elem,
                                       .in_place = w->in_place,
-                                      .divide_in = w->divide_in,
-                                      .divide_out = later ? 0 : w->divide_out,
-                                      .scaled = w->scaled,
-                                      .scalar = by.value,
-                                      .scale = by.at};
-    void *arguments[] = {&call};
+                                      .adjust = {.divide_in = w->divide_in,
+                                                 .divide_out = later ? 0 : w->divide_out,
+                                                 .scaled = w->scaled,
+                                                 .scalar = by.value,
+                                                 .scale = by.at}};
     enum choir_status st = CHOIR_OK;
     for (uint32_t i = 0; i < b->launches && st == CHOIR_OK; i++) {
+        const struct cuda_launch *l = &b->launch[i];
+        struct cuda_pair_call pair;
+        void *arguments[] = {&call};
+        enum cuda_form form = l->form;
         CUfunction f = NULL;
-        st = pick(comm, w, b->launch[i].form, &f);
-        call.what = b->launch[i].what;
+        call.what = l->what;
+        if (form != CUDA_STREAM && cuda_pair_of(&call, form == CUDA_LINES, &pair)) {
+            form = form == CUDA_LINES ? CUDA_PAIR_LINES : CUDA_PAIR_WORDS;
+            arguments[0] = &pair;
+        }
+        st = pick(comm, w, form, &f);
         if (st == CHOIR_OK)
-            st = launch(f, blocks_for(comm, call.what.lanes), b->launch[i].threads, w->stream,
-                        arguments);
+            st = launch(f, blocks_for(comm, l->what.lanes), l->threads, w->stream, arguments);
     }
     if (st == CHOIR_OK && later && w->divide_out)
         st = divide(comm, w, w->out, w->out_bytes, w->divide_out);

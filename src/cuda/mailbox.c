@@ -143,9 +143,10 @@ static enum choir_status allocate(struct cuda_comm *comm)
     memset(comm->board, 0, sizeof(*comm->board));
     v->mailbox[v->rank] = (uint8_t *)(uintptr_t)comm->mailbox;
     v->count = (struct cuda_count *)(uintptr_t)comm->private_memory;
-    v->state = (struct cuda_state *)(uintptr_t)(comm->private_memory + counts);
-    v->report = (struct cuda_report *)(uintptr_t)(board + offsetof(struct cuda_board, report));
-    v->abort = (const uint32_t *)(uintptr_t)board;
+    v->guard.state = (struct cuda_state *)(uintptr_t)(comm->private_memory + counts);
+    v->guard.report =
+        (struct cuda_report *)(uintptr_t)(board + offsetof(struct cuda_board, report));
+    v->guard.abort = (const uint32_t *)(uintptr_t)board;
     /* Flags and numbers begin at 0; the slots need not. */
     comm->staging = (uint8_t *)(uintptr_t)(comm->private_memory + zeroed);
     comm->arena = comm->private_memory + zeroed + staging;
@@ -211,7 +212,7 @@ enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint
     if (!comm)
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a communicator");
     *comm = (struct cuda_comm){.device = device,
-                               .view = {.rank = rank, .ranks = ranks, .limit_ns = limit_ns}};
+                               .view = {.rank = rank, .ranks = ranks, .guard.limit_ns = limit_ns}};
     enum choir_status st = cuda_comm_begin(comm, &mode);
     if (st != CHOIR_OK) {
         free(comm);

@@ -7,7 +7,15 @@
 #include "cuda/engine.h"
 
 /* How a message travels: in flagged words or lines, through slots; or a plan by the interpreter. */
-enum cuda_form { CUDA_WORDS, CUDA_LINES, CUDA_STREAM, CUDA_PLAN, CUDA_FORMS };
+enum cuda_form {
+    CUDA_WORDS,
+    CUDA_LINES,
+    CUDA_STREAM,
+    CUDA_PLAN,
+    CUDA_PAIR_WORDS, /* words and lines, where there is one peer */
+    CUDA_PAIR_LINES,
+    CUDA_FORMS
+};
 
 struct cuda_retired {
     struct cuda_retired *next;

@@ -131,10 +131,7 @@ class emulation
         for (uint32_t r = 0; r < ranks; r++)
             v.mailbox[r] = mailbox(r);
         v.count = g.count.data();
-        v.state = &g.state;
-        v.report = &g.report;
-        v.abort = &abort[rank];
-        v.limit_ns = limit_ns;
+        v.guard = {&g.state, &g.report, &abort[rank], limit_ns};
         return v;
     }
     const cuda_report &report(uint32_t rank) const

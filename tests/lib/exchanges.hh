@@ -6,12 +6,14 @@
 #ifndef TESTS_EXCHANGES_HH
 #define TESTS_EXCHANGES_HH
 
+#include "cuda/kernel/pair.cuh"
 #include "cuda/kernel/stream.cuh"
 #include "tests/lib/emulate.hh"
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"
 extern "C" {
 #include "cuda/form.h"
+#include "cuda/pair.h"
 #include "reduce/reduce.h"
 }
 #pragma GCC diagnostic pop
@@ -25,12 +27,26 @@ struct exchange_launch { /* of one rank; nothing if its lanes are 0 */
     enum form form;
     enum choir_type type;
     cuda_exchange_call call;
+    bool may_pair, pairs; /* in a kernel for one peer, if it is an exchange with one; it is */
+    cuda_pair_call pair;
 };
+
+/* The last thing before a launch: where the mailboxes are. */
+inline void exchange_ready(exchange_launch *l, const cuda_view &view)
+{
+    l->call.view = view;
+    l->pairs = l->may_pair && (l->form == FORM_WORDS || l->form == FORM_LINES) &&
+               cuda_pair_of(&l->call, l->form == FORM_LINES, &l->pair);
+}
 
 template <class T>
 void exchange_kernel(const exchange_launch &l, block b, half h, exchange_memory *s)
 {
-    if (l.form == FORM_WORDS)
+    if (l.pairs && l.form == FORM_WORDS)
+        pair_flagged<T, op_sum, words_form>(b, l.pair);
+    else if (l.pairs)
+        pair_flagged<T, op_sum, lines_form>(b, l.pair);
+    else if (l.form == FORM_WORDS)
         exchange_flagged<T, op_sum, words_form>(b, l.call, &s->flagged);
     else if (l.form == FORM_LINES)
         exchange_flagged<T, op_sum, lines_form>(b, l.call, &s->flagged);
@@ -41,7 +57,8 @@ void exchange_kernel(const exchange_launch &l, block b, half h, exchange_memory 
 /* One type of each size. */
 inline void exchange_run(const exchange_launch &l, block b, half h, exchange_memory *s)
 {
-    if (b.lane >= l.call.what.lanes)
+    uint32_t lanes = l.pairs ? base_max(l.pair.sends.lanes, l.pair.takes.lanes) : l.call.what.lanes;
+    if (b.lane >= lanes)
         return;
     if (l.type == CHOIR_UINT8)
         exchange_kernel<type_uint8>(l, b, h, s);
@@ -212,18 +229,19 @@ class exchange_operation
             return false;
         std::vector<exchange_launch> now(ranks.n);
         for (uint32_t r = 0; r < ranks.n; r++) {
-            now[r] = exchange_launch{form, ask.type, {}};
+            now[r] = exchange_launch{form, ask.type, {}, (base_random(&luck) & 1) != 0, false, {}};
             cuda_exchange_call &c = now[r].call;
             c.in = ask.absolute ? NULL : memories[r].real(CHOIR_IN);
             c.out = ask.absolute ? NULL : memories[r].real(CHOIR_OUT);
             c.signature = (uint32_t)base_mix(ask.seed);
             c.elem = elem;
             c.in_place = memories[r].in_place;
-            c.divide_in = ask.scaled == SCALED_DIVIDE_IN ? ranks.n : 0;
-            c.divide_out = ask.scaled == SCALED_DIVIDE_OUT ? ranks.n : 0;
-            c.scaled = ask.scaled == SCALED_BY;
-            c.scale = c.scaled && r % 2 ? scalar : NULL; /* a value, for every other rank */
-            memcpy(&c.scalar, scalar, sizeof(c.scalar));
+            c.adjust.divide_in = ask.scaled == SCALED_DIVIDE_IN ? ranks.n : 0;
+            c.adjust.divide_out = ask.scaled == SCALED_DIVIDE_OUT ? ranks.n : 0;
+            c.adjust.scaled = ask.scaled == SCALED_BY;
+            /* a value, for every other rank */
+            c.adjust.scale = c.adjust.scaled && r % 2 ? scalar : NULL;
+            memcpy(&c.adjust.scalar, scalar, sizeof(c.adjust.scalar));
             c.what = what[r];
         }
         launches.push_back(now);
@@ -296,6 +314,15 @@ class exchange_operation
             ask.absolute ? ", absolute" : "", ask.stream ? "" : ", no halves", (int)ask.scaled,
             (unsigned long long)ask.seed);
         return text;
+    }
+    /* The kinds of calls of which a rank ran a part in a kernel for one peer, as a mask. */
+    uint32_t paired() const
+    {
+        for (const std::vector<exchange_launch> &l : launches)
+            for (const exchange_launch &of : l)
+                if (of.pairs)
+                    return 1u << ask.kind;
+        return 0;
     }
     /* Nobody has written a result, of an operation out of place. */
     bool unwritten() const

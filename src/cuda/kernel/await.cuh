@@ -19,7 +19,7 @@ DEV bool plan_arrived(plan_lane &l, uint32_t peer, plan_blame &blame)
         return false;
     }
     if ((uint32_t)seen != l.c.signature) {
-        fault(v, CUDA_FAULT_SIGNATURE, peer, l.b.lane, number, (uint32_t)seen, l.c.signature);
+        fault(v.guard, CUDA_FAULT_SIGNATURE, peer, l.b.lane, number, (uint32_t)seen, l.c.signature);
         blame.fatal = true;
         return false;
     }

@@ -68,6 +68,29 @@ DEV void store_word(uint8_t *p, uint64_t w, uint64_t bytes)
     }
 }
 
+/* 16 bytes of any alignment; what is beyond `left` is not touched. */
+DEV line16 load_pair(const uint8_t *p, uint64_t left)
+{
+    if (left >= 16 && !((uintptr_t)p & 15))
+        return load_data((const line16 *)p);
+    return line16{load_word(p, left), left > 8 ? load_word(p + 8, left - 8) : 0};
+}
+DEV void store_pair(uint8_t *p, line16 v, uint64_t left)
+{
+    if (left >= 16 && !((uintptr_t)p & 15)) {
+        store_data((line16 *)p, v);
+        return;
+    }
+    store_word(p, v.a, left);
+    if (left > 8)
+        store_word(p + 8, v.b, left - 8);
+}
+
+DEV bool aligned(const void *p)
+{
+    return !((uintptr_t)p & 15);
+}
+
 /* --- the mailboxes ------------------------------------------------------------------------------------ */
 
 /* Of `owner`, what `from` writes. */
@@ -83,12 +106,12 @@ DEV cuda_count *count_of(const cuda_view &v, uint32_t peer, uint32_t lane)
 /* --- waiting ------------------------------------------------------------------------------------------ */
 
 /* Makes all kernels of the communicator end, and tells the host why; the first one's word counts. */
-DEV void fault(const cuda_view &v, uint32_t code, uint32_t peer, uint32_t lane, uint32_t number,
-               uint32_t seen, uint32_t signature)
+DEV_CALL void fault(const cuda_guard &g, uint32_t code, uint32_t peer, uint32_t lane,
+                    uint32_t number, uint32_t seen, uint32_t signature)
 {
-    if (!claim(&v.state->poison, code))
+    if (!claim(&g.state->poison, code))
         return;
-    cuda_report *r = v.report;
+    cuda_report *r = g.report;
     store_relaxed(&r->peer, peer);
     store_relaxed(&r->lane, lane);
     store_relaxed(&r->number, number);
@@ -105,22 +128,28 @@ struct patience {
 };
 #define PATIENCE_SPINS 1024u
 
-DEV bool wait_on(const cuda_view &v, patience &w, uint32_t peer, uint32_t lane, uint32_t number)
+/* since: when the wait began, 0 at first. Returns it; 0: no more waiting. */
+DEV_CALL uint64_t wait_look(const cuda_guard &g, uint64_t since, uint32_t peer, uint32_t lane,
+                            uint32_t number)
+{
+    if (load_relaxed(&g.state->poison))
+        return 0;
+    uint64_t now = clock_ns();
+    since = since ? since : now;
+    uint32_t code = load_relaxed(g.abort)      ? CUDA_FAULT_ABORT
+                    : now - since > g.limit_ns ? CUDA_FAULT_LATE
+                                               : CUDA_FAULT_NONE;
+    if (code)
+        fault(g, code, peer, lane, number, 0, 0);
+    return code ? 0 : since;
+}
+DEV bool wait_on(const cuda_guard &g, patience &w, uint32_t peer, uint32_t lane, uint32_t number)
 {
     relax();
     if (++w.spins % PATIENCE_SPINS)
         return true;
-    if (load_relaxed(&v.state->poison))
-        return false;
-    uint64_t now = clock_ns();
-    if (!w.since)
-        w.since = now;
-    uint32_t code = load_relaxed(v.abort)        ? CUDA_FAULT_ABORT
-                    : now - w.since > v.limit_ns ? CUDA_FAULT_LATE
-                                                 : CUDA_FAULT_NONE;
-    if (code)
-        fault(v, code, peer, lane, number, 0, 0);
-    return !code;
+    w.since = wait_look(g, w.since, peer, lane, number);
+    return w.since != 0;
 }
 /* Whether wait_on has just looked around: then the caller may afford to, too. */
 DEV bool wait_looked(const patience &w)
@@ -130,12 +159,12 @@ DEV bool wait_looked(const patience &w)
 
 /* Whether the next message of `peer` belongs to another call, which then is a fault. A call's arguments decide which way its
  * messages come, so who waits in vain for one looks at both; own: the way it waits for. If the other way holds
- * something newer than what should have come first, that will not come. */
+ * something newer than what should have come first, that will not come. post: what the peer writes; numbers of the next
+ * messages. */
 enum way { WAY_SLOTS, WAY_FLAGGED };
-DEV bool other_call(const cuda_view &v, enum way own, uint32_t peer, uint32_t lane,
-                    uint32_t received, uint32_t ll_received, uint32_t signature)
+DEV_CALL bool other_call(const cuda_guard &g, const cuda_post *post, enum way own, uint32_t peer,
+                         uint32_t lane, uint32_t received, uint32_t ll_received, uint32_t signature)
 {
-    const cuda_post *post = post_of(v, v.rank, peer, lane);
     const uint64_t *slots = &post->arrived[received % CUDA_DEPTH],
                    *flagged = &post->header[ll_received % CUDA_LL_DEPTH];
     uint32_t slots_next = received + 1, flagged_next = ll_received + 1;
@@ -148,7 +177,7 @@ DEV bool other_call(const cuda_view &v, enum way own, uint32_t peer, uint32_t la
     }
     if ((uint32_t)seen == signature)
         return false;
-    fault(v, CUDA_FAULT_SIGNATURE, peer, lane, own == WAY_SLOTS ? received : ll_received,
+    fault(g, CUDA_FAULT_SIGNATURE, peer, lane, own == WAY_SLOTS ? received : ll_received,
           (uint32_t)seen, signature);
     return true;
 }

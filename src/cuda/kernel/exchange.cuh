@@ -46,32 +46,32 @@ DEV uint32_t exchange_clerks(const block &b)
 /* --- what is loaded and stored ----------------------------------------------------------------------- */
 
 /* A local input, scaled or divided as the call says. */
-template <class T> DEV uint64_t input_scaled(const cuda_exchange_call &c, uint64_t w)
+template <class T> DEV uint64_t input_scaled(const cuda_adjust &a, uint64_t w)
 {
-    if (c.scaled)
-        w = scale_word<T>(w, c.scale ? load_word(c.scale, T::bytes) : c.scalar);
-    if (c.divide_in)
-        w = divide_word<T>(w, c.divide_in);
+    if (a.scaled)
+        w = scale_word<T>(w, a.scale ? load_word(a.scale, T::bytes) : a.scalar);
+    if (a.divide_in)
+        w = divide_word<T>(w, a.divide_in);
     return w;
 }
 
 template <class T>
 DEV uint64_t input_word(const cuda_exchange_call &c, const uint8_t *p, uint64_t bytes)
 {
-    return input_scaled<T>(c, load_word(p, bytes));
+    return input_scaled<T>(c.adjust, load_word(p, bytes));
 }
 
 template <class T>
 DEV void output_word(const cuda_exchange_call &c, uint8_t *p, uint64_t w, uint64_t bytes)
 {
-    store_word(p, c.divide_out ? divide_word<T>(w, c.divide_out) : w, bytes);
+    store_word(p, c.adjust.divide_out ? divide_word<T>(w, c.adjust.divide_out) : w, bytes);
 }
 
 /* --- the two forms of a flagged message ------------------------------------------------------------------- */
 
-/* Words: member and line are one; a thread has one word at a time. */
+/* Words: member and line are one; a thread has one word at a time. batch: lines that a thread of pair.cuh has on the way. */
 struct words_form {
-    static constexpr uint32_t members = 1, each = 1, per_line = 1;
+    static constexpr uint32_t members = 1, each = 1, per_line = 1, batch = 1;
 
     static DEV uint8_t *buffer(const cuda_view &v, uint32_t owner, uint32_t from, uint32_t lane,
                                uint32_t slot)
@@ -85,13 +85,21 @@ struct words_form {
         (void)member;
         store_line((line16 *)buffer + line, line16{high | (uint32_t)word[0], high | word[0] >> 32});
     }
-    static DEV bool load(const uint8_t *buffer, uint64_t line, uint32_t member, uint64_t *word,
-                         uint32_t flag)
+    /* A line as it lies there; whether it is the one that is waited for; its words then. */
+    using raw = line16;
+    static DEV raw fetch(const uint8_t *buffer, uint64_t line, uint32_t member)
     {
-        line16 x = load_line((const line16 *)buffer + line);
         (void)member;
-        word[0] = (uint32_t)x.a | x.b << 32;
+        return load_line((const line16 *)buffer + line);
+    }
+    static DEV bool whole(const raw &x, uint32_t member, uint32_t flag)
+    {
+        (void)member;
         return x.a >> 32 == flag && x.b >> 32 == flag;
+    }
+    static DEV void open(const raw &x, uint64_t *word)
+    {
+        word[0] = (uint32_t)x.a | x.b << 32;
     }
     static DEV bool agree(bool x)
     {
@@ -101,7 +109,7 @@ struct words_form {
 };
 
 struct lines_form {
-    static constexpr uint32_t members = WIDE_MEMBERS, each = WIDE_EACH, per_line = 15;
+    static constexpr uint32_t members = WIDE_MEMBERS, each = WIDE_EACH, per_line = 15, batch = 3;
 
     static DEV uint8_t *buffer(const cuda_view &v, uint32_t owner, uint32_t from, uint32_t lane,
                                uint32_t slot)
@@ -113,10 +121,19 @@ struct lines_form {
     {
         wide_store((uint64_t *)buffer + 16 * line, member, word, flag);
     }
-    static DEV bool load(const uint8_t *buffer, uint64_t line, uint32_t member, uint64_t *word,
-                         uint32_t flag)
+    using raw = wide_raw;
+    static DEV raw fetch(const uint8_t *buffer, uint64_t line, uint32_t member)
     {
-        return wide_load((const uint64_t *)buffer + 16 * line, member, word, flag);
+        return wide_fetch((const uint64_t *)buffer + 16 * line, member);
+    }
+    /* For all members of a line alike. */
+    static DEV bool whole(const raw &x, uint32_t member, uint32_t flag)
+    {
+        return wide_whole(x, member, flag);
+    }
+    static DEV void open(const raw &x, uint64_t *word)
+    {
+        wide_open(x, word);
     }
     /* Members load together, so they give up together. */
     static DEV bool agree(bool x)
@@ -129,17 +146,17 @@ struct lines_form {
 /* --- sending and receiving ------------------------------------------------------------------------------ */
 
 /* Lines of `bytes`, the last one shorter. */
-template <class FORM> DEV uint64_t lines_of(uint64_t bytes)
+template <class FORM, class UINT> DEV UINT lines_of(UINT bytes)
 {
     return (bytes + 8 * FORM::per_line - 1) / (8 * FORM::per_line);
 }
 
 /* Which bytes word `k` of a member of a line holds; their number, 0 beyond the end or for the flag. */
-template <class FORM>
-DEV uint64_t word_at(uint64_t line, uint32_t member, uint32_t k, uint64_t bytes, uint64_t *left)
+template <class FORM, class UINT>
+DEV UINT word_at(UINT line, uint32_t member, uint32_t k, UINT bytes, UINT *left)
 {
     uint32_t index = member * FORM::each + k;
-    uint64_t at = (line * FORM::per_line + index) * 8;
+    UINT at = (line * FORM::per_line + index) * 8;
     *left = index >= FORM::per_line || at >= bytes ? 0 : bytes - at < 8 ? bytes - at : 8;
     return at;
 }
@@ -209,11 +226,12 @@ DEV void exchange_send(const block &b, const cuda_exchange_call &c, const exchan
 DEV bool exchange_wait(const cuda_exchange_call &c, patience &w, uint32_t peer, uint32_t lane,
                        uint32_t number)
 {
-    if (!wait_on(c.view, w, peer, lane, number))
+    const cuda_view &v = c.view;
+    if (!wait_on(v.guard, w, peer, lane, number))
         return false;
     return !wait_looked(w) ||
-           !other_call(c.view, WAY_FLAGGED, peer, lane, count_of(c.view, peer, lane)->received,
-                       number, c.signature);
+           !other_call(v.guard, post_of(v, v.rank, peer, lane), WAY_FLAGGED, peer, lane,
+                       count_of(v, peer, lane)->received, number, c.signature);
 }
 
 /* Words of a message; false: given up. */
@@ -224,10 +242,15 @@ DEV bool exchange_message(const block &b, const cuda_exchange_call &c, const exc
     uint32_t number = s.received[peer], member = b.thread % FORM::members;
     const uint8_t *from = FORM::buffer(c.view, c.view.rank, peer, b.lane, number % CUDA_LL_DEPTH);
     patience w = {};
-    while (!FORM::load(from, line, member, word, number + 1))
+    for (;;) {
+        typename FORM::raw x = FORM::fetch(from, line, member);
+        if (FORM::whole(x, member, number + 1)) {
+            FORM::open(x, word);
+            return true;
+        }
         if (!FORM::agree(exchange_wait(c, w, peer, b.lane, number)))
             return false;
-    return true;
+    }
 }
 
 template <class T, class OP, class FORM>
@@ -266,8 +289,8 @@ DEV bool onto_itself(const cuda_exchange_call &c, const cuda_result &result)
 {
     const cuda_source &source = c.what.source[result.first];
     return c.in_place && result.count == 1 && source.peer == CUDA_LOCAL &&
-           c.in + source.off * c.elem == c.out + result.off * c.elem && !c.scaled && !c.divide_in &&
-           !c.divide_out;
+           c.in + source.off * c.elem == c.out + result.off * c.elem && !c.adjust.scaled &&
+           !c.adjust.divide_in && !c.adjust.divide_out;
 }
 
 /* --- before and after --------------------------------------------------------------------------------- */
@@ -294,7 +317,7 @@ DEV bool exchange_begin(const block &b, const cuda_exchange_call &c, exchange_sh
     for (uint32_t p = b.thread; p < v.ranks; p += b.threads) {
         cuda_count *n = count_of(v, p, b.lane);
         line16 kept = load_data((const line16 *)n); /* with the load of poison under way */
-        uint32_t poison = load_relaxed(&v.state->poison);
+        uint32_t poison = load_relaxed(&v.guard.state->poison);
         uint32_t ways = exchange_ways(b, c.what, p);
         uint32_t sent = (uint32_t)kept.a, received = (uint32_t)(kept.a >> 32),
                  acked = (uint32_t)kept.b;
@@ -308,7 +331,7 @@ DEV bool exchange_begin(const block &b, const cuda_exchange_call &c, exchange_sh
                !given_up) {
             acked = (uint32_t)load_relaxed(&post->ll_consumed);
             given_up = (int32_t)(sent - acked) >= (int32_t)CUDA_LL_DEPTH &&
-                       !wait_on(v, w, p, b.lane, sent);
+                       !wait_on(v.guard, w, p, b.lane, sent);
         }
         if (ways == EXCHANGE_IN || (ways & EXCHANGE_IN && (received & 0xffffu) <= 1))
             ways |= EXCHANGE_END;
@@ -351,7 +374,8 @@ DEV bool exchange_check(const block &b, const cuda_exchange_call &c, const excha
             if (!exchange_wait(c, w, p, b.lane, number))
                 return false;
         if ((uint32_t)seen != c.signature) {
-            fault(c.view, CUDA_FAULT_SIGNATURE, p, b.lane, number, (uint32_t)seen, c.signature);
+            fault(c.view.guard, CUDA_FAULT_SIGNATURE, p, b.lane, number, (uint32_t)seen,
+                  c.signature);
             return false;
         }
     }
@@ -389,9 +413,9 @@ DEV void exchange_end(const block &b, const cuda_exchange_call &c, const exchang
 DEV void exchange_warm(const cuda_exchange_call &c)
 {
     const cuda_exchange &x = c.what;
-    touch((uint32_t)(uintptr_t)c.view.mailbox[0] ^ (uint32_t)(uintptr_t)c.view.state ^ c.elem ^
-          x.sends ^ x.send[0].peer ^ x.result[0].count ^ x.result[1].count ^ x.source[0].peer ^
-          x.source[2].peer);
+    touch((uint32_t)(uintptr_t)c.view.mailbox[0] ^ (uint32_t)(uintptr_t)c.view.guard.state ^
+          c.elem ^ x.sends ^ x.send[0].peer ^ x.result[0].count ^ x.result[1].count ^
+          x.source[0].peer ^ x.source[2].peer);
 }
 
 template <class T, class OP, class FORM>

@@ -32,11 +32,12 @@ enum plan_phase {
 DEV bool plan_wait(plan_lane &l, patience &w, const plan_blame &blame)
 {
     const cuda_view &v = l.c.view;
-    if (!wait_on(v, w, blame.peer, l.b.lane, blame.number))
+    if (!wait_on(v.guard, w, blame.peer, l.b.lane, blame.number))
         return false;
     return !blame.message || !wait_looked(w) ||
-           !other_call(v, WAY_SLOTS, blame.peer, l.b.lane, blame.number,
-                       count_of(v, blame.peer, l.b.lane)->ll_received, l.c.signature);
+           !other_call(v.guard, post_of(v, v.rank, blame.peer, l.b.lane), WAY_SLOTS, blame.peer,
+                       l.b.lane, blame.number, count_of(v, blame.peer, l.b.lane)->ll_received,
+                       l.c.signature);
 }
 
 /* Thread 0 waits until the phase's condition holds or a pending message can go on. */
@@ -195,7 +196,7 @@ template <class T, class OP> DEV bool plan_step(plan_lane &l, const cuda_step &s
 
 DEV bool plan_begin(plan_lane &l)
 {
-    bool poisoned = !l.b.thread && load_relaxed(&l.c.view.state->poison);
+    bool poisoned = !l.b.thread && load_relaxed(&l.c.view.guard.state->poison);
     for (uint32_t p = l.b.thread; p < l.c.view.ranks; p += l.b.threads) {
         const cuda_count *n = count_of(l.c.view, p, l.b.lane);
         l.s->sent[p] = n->sent;

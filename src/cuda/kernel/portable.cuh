@@ -36,6 +36,14 @@ struct block {
         return __syncthreads_or(x);
     }
 };
+/* The clerks of a block wait for all its threads; the others go on. Once in a kernel. */
+DEV void gather(const block &b, bool clerk)
+{
+    if (clerk)
+        asm volatile("bar.sync 3, %0;" ::"r"(b.threads) : "memory");
+    else
+        asm volatile("bar.arrive 3, %0;" ::"r"(b.threads) : "memory");
+}
 /* One half of a block, `threads` of them from `base` on; numbered 1 and 2. */
 struct half {
     uint32_t thread, threads, number;
@@ -142,14 +150,21 @@ DEV void wide_store(uint64_t *line, uint32_t member, const uint64_t *word, uint6
     store_line((line16 *)line + member,
                line16{word[0], member == WIDE_MEMBERS - 1 ? flag : word[1]});
 }
-/* Whether the whole line has come; for all its members alike. */
-DEV bool wide_load(const uint64_t *line, uint32_t member, uint64_t *word, uint64_t flag)
+/* A member's part of a line; whether the whole line has come, for all its members alike; its words. */
+using wide_raw = line16;
+DEV wide_raw wide_fetch(const uint64_t *line, uint32_t member)
 {
-    line16 v = load_line((const line16 *)line + member);
+    return load_line((const line16 *)line + member);
+}
+DEV bool wide_whole(const wide_raw &x, uint32_t member, uint64_t flag)
+{
     uint32_t mask = 0xffu << (threadIdx.x & 24u);
-    word[0] = v.a;
-    word[1] = v.b;
-    return __any_sync(mask, member == WIDE_MEMBERS - 1 && v.b == flag);
+    return __any_sync(mask, member == WIDE_MEMBERS - 1 && x.b == flag);
+}
+DEV void wide_open(const wide_raw &x, uint64_t *word)
+{
+    word[0] = x.a;
+    word[1] = x.b;
 }
 /* True for all members of a line if it is for each. */
 DEV bool wide_agree(bool x)
@@ -193,6 +208,10 @@ struct block {
         return some;
     }
 };
+inline void gather(const block &b, bool)
+{
+    b.sync();
+}
 struct half {
     uint32_t thread, threads, number;
     struct emulated *shared;
@@ -283,15 +302,25 @@ DEV void wide_store(uint64_t *line, uint32_t member, const uint64_t *word, uint6
         store_relaxed(&line[i], word[i]);
     store_relaxed(&line[15], flag);
 }
-DEV bool wide_load(const uint64_t *line, uint32_t member, uint64_t *word, uint64_t flag)
+struct wide_raw {
+    uint64_t word[16];
+};
+DEV wide_raw wide_fetch(const uint64_t *line, uint32_t member)
+{
+    wide_raw x;
+    (void)member;
+    for (uint32_t i = 16; i--;) /* the flag first */
+        x.word[i] = load_relaxed(&line[i]);
+    return x;
+}
+DEV bool wide_whole(const wide_raw &x, uint32_t member, uint64_t flag)
 {
     (void)member;
-    if (load_relaxed(&line[15]) != flag)
-        return false;
-    for (uint32_t i = 0; i < 15; i++)
-        word[i] = load_relaxed(&line[i]);
-    word[15] = 0;
-    return true;
+    return x.word[15] == flag;
+}
+DEV void wide_open(const wide_raw &x, uint64_t *word)
+{
+    memcpy(word, x.word, sizeof(x.word));
 }
 DEV bool wide_agree(bool x)
 {

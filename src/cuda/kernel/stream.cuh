@@ -50,29 +50,6 @@ template <class M> DEV uint64_t most_fragments(const M *m, uint32_t n, uint32_t 
     return most;
 }
 
-/* 16 bytes of any alignment; what is beyond `left` is not touched. */
-DEV line16 load_pair(const uint8_t *p, uint64_t left)
-{
-    if (left >= 16 && !((uintptr_t)p & 15))
-        return load_data((const line16 *)p);
-    return line16{load_word(p, left), left > 8 ? load_word(p + 8, left - 8) : 0};
-}
-DEV void store_pair(uint8_t *p, line16 v, uint64_t left)
-{
-    if (left >= 16 && !((uintptr_t)p & 15)) {
-        store_data((line16 *)p, v);
-        return;
-    }
-    store_word(p, v.a, left);
-    if (left > 8)
-        store_word(p + 8, v.b, left - 8);
-}
-
-DEV bool aligned(const void *p)
-{
-    return !((uintptr_t)p & 15);
-}
-
 /* K pairs of a local input, `step` bytes apart. K > 1: whole and aligned. */
 template <class T, uint32_t K>
 DEV void input_pairs(const cuda_exchange_call &c, line16 *x, const uint8_t *from, uint64_t step,
@@ -81,11 +58,11 @@ DEV void input_pairs(const cuda_exchange_call &c, line16 *x, const uint8_t *from
     UNROLL
     for (uint32_t k = 0; k < K; k++)
         x[k] = K > 1 ? load_data((const line16 *)(from + k * step)) : load_pair(from, left);
-    if (!c.scaled && !c.divide_in)
+    if (!c.adjust.scaled && !c.adjust.divide_in)
         return;
     UNROLL
     for (uint32_t k = 0; k < K; k++)
-        x[k] = line16{input_scaled<T>(c, x[k].a), input_scaled<T>(c, x[k].b)};
+        x[k] = line16{input_scaled<T>(c.adjust, x[k].a), input_scaled<T>(c.adjust, x[k].b)};
 }
 
 DEV uint8_t *slot_of(const cuda_view &v, uint32_t owner, uint32_t from, uint32_t lane,
@@ -105,7 +82,7 @@ DEV bool stream_credit(const cuda_view &v, stream_shared *s, uint32_t peer, uint
     while ((int32_t)(s->sent[peer] - s->consumed[peer]) >= (int32_t)CUDA_DEPTH) {
         s->consumed[peer] = (uint32_t)load_acquire(&post->consumed);
         if ((int32_t)(s->sent[peer] - s->consumed[peer]) >= (int32_t)CUDA_DEPTH &&
-            !wait_on(v, w, peer, lane, s->sent[peer]))
+            !wait_on(v.guard, w, peer, lane, s->sent[peer]))
             return false;
     }
     return true;
@@ -183,19 +160,20 @@ DEV bool stream_await(const cuda_exchange_call &c, stream_shared *s, const cuda_
         uint64_t seen;
         patience w = {};
         while ((uint32_t)((seen = load_acquire(arrived)) >> 32) != number + 1)
-            if (!wait_on(v, w, peer, lane, number) ||
-                (wait_looked(w) && other_call(v, WAY_SLOTS, peer, lane, number,
-                                              count_of(v, peer, lane)->ll_received, c.signature)))
+            if (!wait_on(v.guard, w, peer, lane, number) ||
+                (wait_looked(w) &&
+                 other_call(v.guard, post_of(v, v.rank, peer, lane), WAY_SLOTS, peer, lane, number,
+                            count_of(v, peer, lane)->ll_received, c.signature)))
                 return false;
         if ((uint32_t)seen != c.signature) {
-            fault(v, CUDA_FAULT_SIGNATURE, peer, lane, number, (uint32_t)seen, c.signature);
+            fault(v.guard, CUDA_FAULT_SIGNATURE, peer, lane, number, (uint32_t)seen, c.signature);
             return false;
         }
     }
     /* The sending half has patience of its own, and knows whom it waits for. */
     for (uint32_t spins = 1; c.in_place && shared_load(&s->passed) <= f; spins++) {
         relax();
-        if (!(spins % PATIENCE_SPINS) && load_relaxed(&v.state->poison))
+        if (!(spins % PATIENCE_SPINS) && load_relaxed(&v.guard.state->poison))
             return false;
     }
     return true;
@@ -232,9 +210,9 @@ DEV void stream_store(const cuda_exchange_call &c, const stream_part &p, uint64_
 {
     UNROLL
     for (uint32_t k = 0; k < K; k++) {
-        if (c.divide_out)
-            x[k] =
-                line16{divide_word<T>(x[k].a, c.divide_out), divide_word<T>(x[k].b, c.divide_out)};
+        if (c.adjust.divide_out)
+            x[k] = line16{divide_word<T>(x[k].a, c.adjust.divide_out),
+                          divide_word<T>(x[k].b, c.adjust.divide_out)};
         if (K > 1)
             store_data((line16 *)(p.to + at + k * step), x[k]);
         else
@@ -336,7 +314,7 @@ DEV void stream_receive(half h, block b, const cuda_exchange_call &c, stream_sha
 template <class T, class OP>
 DEV void exchange_stream(block b, half h, const cuda_exchange_call &c, stream_shared *s)
 {
-    bool poisoned = !b.thread && load_relaxed(&c.view.state->poison);
+    bool poisoned = !b.thread && load_relaxed(&c.view.guard.state->poison);
     if (!b.thread)
         s->passed = s->given_up[0] = s->given_up[1] = 0;
     for (uint32_t p = b.thread; p < c.view.ranks; p += b.threads) {
