@@ -42,32 +42,6 @@ void tcp_process_text(const struct choir_process *p, char text[33])
         snprintf(text + 2 * i, 3, "%02x", p->bytes[i]);
 }
 
-bool tcp_watch(struct choir_transport *t, struct tcp_source *s, uint32_t interest)
-{
-    struct epoll_event v = {.events = interest, .data.ptr = s};
-    if (epoll_ctl(t->poll, EPOLL_CTL_MOD, s->fd, &v) &&
-        (errno != ENOENT || epoll_ctl(t->poll, EPOLL_CTL_ADD, s->fd, &v)))
-        return false;
-    s->interest = interest;
-    return true;
-}
-
-/* Deleted from the set first: a child that was forked may still hold the descriptor open. */
-void tcp_unwatch(struct choir_transport *t, struct tcp_source *s)
-{
-    epoll_ctl(t->poll, EPOLL_CTL_DEL, s->fd, NULL);
-    close(s->fd);
-    s->fd = -1;
-}
-
-void tcp_rewatch(struct choir_transport *t, struct tcp_source *from, struct tcp_source *to,
-                 uint32_t interest)
-{
-    to->fd = from->fd;
-    from->fd = -1;
-    tcp_watch(t, to, interest);
-}
-
 void tcp_signal(struct choir_transport *t)
 {
     uint64_t one = 1;
@@ -373,41 +347,12 @@ static uint32_t look(struct choir_transport *t)
     return events;
 }
 
-/* --- driven or watched ---------------------------------------------------------------------------------------
- * A socket in an epoll set costs its sender's kernel a walk through the set and those it is nested in, for each segment. Hot slots
- * leave it while somebody drives progress, and come back when nobody does (arm), or when they are too many to be hot. */
-static void attach(struct choir_transport *t)
-{
-    if (!t->detached)
-        return;
-    t->detached = false;
-    for (uint32_t i = 0; i < t->up_count; i++) {
-        struct tcp_slot *s = t->up[i];
-        tcp_acquire(&s->e->lock); /* or a thread that writes may ask for EPOLLOUT meanwhile */
-        if (!s->source.interest)
-            tcp_watch(t, &s->source, s->tx.blocked ? EPOLLIN | EPOLLOUT : EPOLLIN);
-        tcp_release(&s->e->lock);
-    }
-}
-
-static void detach(struct choir_transport *t)
-{
-    t->detached = true;
-    for (uint32_t i = 0; i < t->up_count; i++) {
-        struct tcp_slot *s = t->up[i];
-        tcp_acquire(&s->e->lock);
-        if (s->source.interest == EPOLLIN && !epoll_ctl(t->poll, EPOLL_CTL_DEL, s->source.fd, NULL))
-            s->source.interest = 0;
-        tcp_release(&s->e->lock);
-    }
-}
-
 static void arm(struct choir_transport *t, int on)
 {
     atomic_store(&t->driven, !on);
     if (!on || !tcp_drive(t))
         return;
-    attach(t);
+    tcp_attach(t);
     tcp_drive_end(t);
 }
 
@@ -425,7 +370,7 @@ static uint32_t progress(struct choir_transport *t)
     bool hot = t->up_count && t->up_count <= TCP_HOT && !t->timed &&
                !atomic_load_explicit(&t->blocked, memory_order_relaxed);
     if (!hot)
-        attach(t);
+        tcp_attach(t);
     for (uint32_t i = 0; hot && i < t->up_count; i++)
         events += tcp_receive_slot(t->up[i]);
     t->round += events ? LOOK_EVERY / 8 : 1; /* calls that found something may be far apart */
@@ -433,7 +378,7 @@ static uint32_t progress(struct choir_transport *t)
         t->round = 0;
         events += look(t);
         if (hot && atomic_load_explicit(&t->driven, memory_order_relaxed))
-            detach(t);
+            tcp_detach(t);
     }
     if (t->owed)
         tcp_receive_settle(t);
@@ -478,7 +423,7 @@ static void close_transport(struct choir_transport *t)
     if (t->host->watch)
         t->host->watch(t->host->context, t->poll, 0, NULL, NULL);
     tcp_drive(t);
-    attach(t);
+    tcp_attach(t);
     todo(t);
     endpoints_close(t);
     uint64_t end = base_now_ns() + TCP_GOODBYE_NS;

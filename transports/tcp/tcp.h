@@ -354,16 +354,20 @@ bool tcp_drive(struct choir_transport *t);
 void tcp_drive_end(struct choir_transport *t);
 void tcp_log(struct choir_transport *t, enum base_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-bool tcp_watch(struct choir_transport *t, struct tcp_source *s, uint32_t interest);
-void tcp_unwatch(struct choir_transport *t, struct tcp_source *s); /* and closes */
-/* The descriptor changes hands. */
-void tcp_rewatch(struct choir_transport *t, struct tcp_source *from, struct tcp_source *to,
-                 uint32_t interest);
 void tcp_wake(struct choir_transport *t);
 void tcp_signal(struct choir_transport *t); /* there is work that no descriptor shows */
 void tcp_timed(struct choir_transport *t);  /* ticks from now on */
 enum choir_status tcp_address_of(struct choir_transport *t, void *address, size_t *bytes);
 void tcp_process_text(const struct choir_process *p, char text[33]);
+
+/* watch.c */
+bool tcp_watch(struct choir_transport *t, struct tcp_source *s, uint32_t interest);
+void tcp_unwatch(struct choir_transport *t, struct tcp_source *s); /* and closes */
+/* The descriptor changes hands. */
+void tcp_rewatch(struct choir_transport *t, struct tcp_source *from, struct tcp_source *to,
+                 uint32_t interest);
+void tcp_attach(struct choir_transport *t); /* inside progress(), both */
+void tcp_detach(struct choir_transport *t);
 
 /* endpoint.c */
 struct choir_endpoint *tcp_endpoint_find(struct choir_transport *t,
