@@ -163,6 +163,8 @@ struct choir_transport_ops {
     /* on 1 (not inside progress()): nobody drives progress; what was given to watch() is readable whenever there is something
      * to do, as it is at first. on 0 (at any time): somebody does, so it need not be. */
     void (*arm)(struct choir_transport *t, int on);
+    /* CHOIR_CAP_* that other processes of this host are likely to have. Needs no open. */
+    uint32_t (*expects)(void);
 };
 
 #define CHOIR_CAP_MAP 1u  /* alloc, map, unmap */

@@ -168,7 +168,7 @@ static void clusters(void)
     CHECK_STR(output, before);
     free(before);
     CHECK_LT(0, write(fd, "net alfa 3\n", 11));
-    expect(command, 2, "line 10, column 5");
+    expect(command, 2, "line 11, column 5");
     close(fd);
 }
 

@@ -436,6 +436,23 @@ static void given_plans(void)
     plan_layout_free(l);
 }
 
+/* Two ranks exchange one message: where it is read, half of the copies go. A short one, or one between hosts, is copied as ever. */
+static void pulled(void)
+{
+    struct choir_layout *l[2] = {plan_layout_regular(1, 2), plan_layout_regular(2, 1)};
+    for (int hosts = 0; hosts < 2; hosts++)
+        for (uint64_t count = 16 << 10; count <= 4 << 20; count <<= 8) {
+            struct plan_cluster c = bare(l[hosts], 0, 0);
+            c.link[PLAN_LINK_HOST].rank_beta_ns = c.link[PLAN_LINK_NET].rank_beta_ns = 1;
+            double copied = time_of("direct", CHOIR_ALL_GATHER, &c, count);
+            plan_cluster_reads(&c);
+            double now = time_of("direct", CHOIR_ALL_GATHER, &c, count);
+            near(now, hosts || count < 1 << 20 ? copied : copied / 2, .01, "pulled");
+        }
+    plan_layout_free(l[0]);
+    plan_layout_free(l[1]);
+}
+
 static void cluster_text(void)
 {
     struct choir_layout *l = plan_layout_regular(3, 4), *read;
@@ -445,7 +462,7 @@ static void cluster_text(void)
     plan_cluster_cores(&c, 2);
     CHECK(c.oversubscribed == 2);
     c.copy_ns = .125;
-    plan_cluster_rehash(&c);
+    plan_cluster_reads(&c);
     char *text = NULL;
     size_t bytes = 0;
     FILE *f = open_memstream(&text, &bytes);
@@ -455,7 +472,7 @@ static void cluster_text(void)
     CHECK(c.hash != d.hash);
     CHECK_OK(plan_cluster_parse(text, &d, &read));
     CHECK(read && read->ranks == 12 && read->hosts == 3);
-    CHECK(d.copy_ns == .125 && d.oversubscribed == 2);
+    CHECK(d.copy_ns == .125 && d.oversubscribed == 2 && d.pull_bytes == c.pull_bytes);
     near(d.link[PLAN_LINK_NET].beta_ns, 1.0 / 3, 1e-9, "net beta");
     free(text);
     plan_layout_free(read);
@@ -482,4 +499,4 @@ static void cluster_text(void)
 TEST_MAIN(TEST(formulas), TEST(shared_nic), TEST(shared_cores), TEST(counts), TEST(many_blocks),
           TEST(by_representatives), TEST(by_fewer_iterations), TEST(by_smaller_clusters),
           TEST(a_million), TEST(sense), TEST(same_on_all_ranks), TEST(v_forms), TEST(skewed),
-          TEST(skewed_by_smaller_clusters), TEST(given_plans), TEST(cluster_text))
+          TEST(skewed_by_smaller_clusters), TEST(given_plans), TEST(pulled), TEST(cluster_text))

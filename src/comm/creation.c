@@ -138,6 +138,7 @@ static uint32_t host_cores(const struct choir_comm *c, uint32_t host)
 static enum choir_status derive(struct choir_comm *c)
 {
     uint32_t n = c->host.size, cores = UINT32_MAX;
+    bool reads = true;
     uint64_t *host = malloc(n * sizeof(*host));
     if (!host)
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);
@@ -145,6 +146,7 @@ static enum choir_status derive(struct choir_comm *c)
         struct host_card card;
         host_peer_card(c->host.member[r], &card);
         host[r] = card.host_key;
+        reads &= card.reads_fast != 0;
     }
     c->layout = plan_layout_create(n, host);
     free(host);
@@ -160,6 +162,8 @@ static enum choir_status derive(struct choir_comm *c)
     c->host.slot_bytes = slot_bytes ? slot_bytes : plan_slot_bytes(c->layout);
     plan_cluster_default(&c->cluster, c->layout);
     plan_cluster_cores(&c->cluster, cores);
+    if (reads)
+        plan_cluster_reads(&c->cluster);
     c->plans = plan_cache_create(256);
     if (!c->plans)
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for the cache of plans");

@@ -36,6 +36,8 @@ enum choir_status host_card_write(struct host_card *card, uint64_t wire_hash)
     uint8_t *at = (uint8_t *)(card + 1), *end = (uint8_t *)card + HOST_CARD_MOST;
     for (uint32_t i = 0; i < p->transports; i++) {
         size_t name = strlen(p->transport[i].ops->name), room;
+        if (p->transport[i].ops->expects() & CHOIR_CAP_READ_FAST)
+            card->reads_fast = 1;
         if ((size_t)(end - at) < name + 3)
             break;
         room = (size_t)(end - at) - name - 3;

@@ -70,6 +70,11 @@ static void no_arm(struct choir_transport *t, int on)
     (void)t, (void)on;
 }
 
+static uint32_t no_expects(void)
+{
+    return 0;
+}
+
 bool transports_complete(const struct choir_transport_ops *from, struct choir_transport_ops *to)
 {
     *to = (struct choir_transport_ops){.probe = no_probe,
@@ -82,7 +87,8 @@ bool transports_complete(const struct choir_transport_ops *from, struct choir_tr
                                        .wake = no_wake,
                                        .flush = no_flush,
                                        .progress = no_progress,
-                                       .arm = no_arm};
+                                       .arm = no_arm,
+                                       .expects = no_expects};
     /* Entries are pointers from `name` on; a table of an older, shorter version leaves the rest as it is. */
     size_t first = offsetof(struct choir_transport_ops, name),
            bytes = base_min(from->size, sizeof(*to));

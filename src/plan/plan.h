@@ -238,12 +238,17 @@ struct plan_cluster {
     /* Ranks per core of a host, at least 1: alpha and CPU work grow by it; the work per byte of an operation with a root
      * or a longest block only while so many are at work. */
     double oversubscribed;
+    /* Longer messages within a host are read by their receiver where they lie, so they cost their sender nothing per byte.
+     * 0: none are. */
+    uint64_t pull_bytes;
     uint64_t hash; /* of all the above and the layout: equal on all ranks */
 };
 /* Constants for shared memory and TCP, every rank with a core of its own. */
 void plan_cluster_default(struct plan_cluster *c, const struct choir_layout *layout);
 /* Ranks share cores: `cores` is the least number a host of the job offers, as agreed by all ranks. */
 void plan_cluster_cores(struct plan_cluster *c, uint32_t cores);
+/* Ranks of a host read each other's memory fast (CHOIR_CAP_READ_FAST), as agreed by all ranks. */
+void plan_cluster_reads(struct plan_cluster *c);
 void plan_cluster_rehash(struct plan_cluster *c); /* after a change of any field */
 /* A cluster as text, and back: sets the constants, and the layout if the text has one (else *layout = NULL; free it with
  * plan_layout_free). The record names line and column. */

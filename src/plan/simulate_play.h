@@ -21,6 +21,7 @@ struct sim_message {
     uint32_t fragments, slots; /* fragments played, slots they stand for */
     uint32_t sent, arrived, consumed;
     uint64_t bytes;
+    bool pulled; /* left where it lies, for its receiver to read */
 };
 struct sim_channel {
     uint32_t from, to,

@@ -114,6 +114,8 @@ static uint32_t message_add(struct sim *s, uint32_t c, const struct sim_thread *
                                          .slots = t->slots,
                                          .bytes = t->bytes};
     struct sim_channel *ch = &s->channel[c];
+    uint64_t from = ch->link == PLAN_LINK_HOST ? s->job->cluster->pull_bytes : 0;
+    s->message[m].pulled = from && owner != NONE && t->bytes > from;
     *(ch->head == NONE ? &ch->head : &s->message[ch->tail].next) = m;
     ch->tail = m;
     if (ch->arriving == NONE)
@@ -210,6 +212,8 @@ struct sim_work sim_push_work(struct sim *s, uint32_t channel)
     const struct sim_message *m = &s->message[c->unsent];
     const struct sim_cost *cost = &s->cost[c->link];
     uint64_t b = share_of(m->bytes, m->sent, m->fragments);
+    if (m->pulled)
+        return (struct sim_work){.fixed = m->sent ? 0 : cost->overhead};
     return (struct sim_work){
         .fixed = cost->overhead * share_of(m->slots, m->sent, m->fragments),
         .bytes = ps(cost->rank_beta, b),

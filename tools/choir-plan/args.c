@@ -2,6 +2,7 @@
 /*
  * args.c: the command line of choir-plan.
  */
+#include "host/transports.h"
 #include "plan_tool.h"
 #include "topo/topo.h"
 #include <ctype.h>
@@ -312,6 +313,8 @@ static void read_cluster(struct ask *ask)
         cores = topo_get()->cores;
     if (cores)
         plan_cluster_cores(&ask->cluster, cores);
+    if (ask->here && !ask->topo && transports_find("shm", 3)->expects() & CHOIR_CAP_READ_FAST)
+        plan_cluster_reads(&ask->cluster);
     plan_cluster_rehash(&ask->cluster);
 }
 

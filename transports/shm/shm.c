@@ -294,6 +294,11 @@ static void close_transport(struct choir_transport *t)
     free(t);
 }
 
+static uint32_t expects(void)
+{
+    return CHOIR_CAP_MAP | (shm_reads_fast() ? CHOIR_CAP_READ | CHOIR_CAP_READ_FAST : 0);
+}
+
 extern const struct choir_transport_ops choir_transport_shm;
 const struct choir_transport_ops choir_transport_shm = {
     .size = sizeof(choir_transport_shm),
@@ -316,4 +321,5 @@ const struct choir_transport_ops choir_transport_shm = {
     .progress = progress,
     .disconnect = shm_disconnect,
     .close = close_transport,
+    .expects = expects,
 };
