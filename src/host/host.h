@@ -37,6 +37,7 @@ struct host_card {
     uint64_t host_key;               /* equal on ranks of a host */
     uint32_t version, bytes;         /* bytes: of the whole card */
     uint32_t cores, quota;           /* that it may run on; of its control groups, 0: none */
+    uint32_t reads_fast;             /* peers' memory on the host (CHOIR_CAP_READ_FAST) */
     uint8_t core_set[TOPO_CORE_SET]; /* which: ranks of a host may be bound to different ones */
     uint64_t wire_hash;              /* of every setting that must be equal on all ranks */
 };
@@ -384,7 +385,7 @@ struct host_combine {
 
 /* Messages to this size are always copied through slots; longer ones are read by the peer, if that is faster (CHOIR_CAP_READ_FAST):
  * two copies through warm slots cost less than a system call and pinning pages. */
-#define HOST_COPY_BYTES 16384u
+#define HOST_COPY_BYTES 8192u
 /* Messages over this size are lent to the transport where frames carry them, shorter ones copied. */
 #define HOST_LEND_BYTES 8192u
 
