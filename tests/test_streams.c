@@ -53,6 +53,34 @@ static void chain_rank(int rank, int size, void *arg)
     free(x);
 }
 
+/* More plans are queued than the cache keeps: each stays until its operation has run. */
+static void plans_rank(int rank, int size, void *arg)
+{
+    (void)arg;
+    enum { SHAPES = 400 };
+    choir_comm *c = make(rank, size);
+    choir_stream *s;
+    uint32_t *x = malloc(SHAPES * SHAPES * sizeof(*x));
+    CHECK_OK(choir_stream_create(&s));
+    for (int i = 0; i < SHAPES * SHAPES; i++)
+        x[i] = 1;
+    for (int k = 0; k < SHAPES; k++)
+        CHECK_OK(choir_all_reduce(c, x + k * SHAPES, x + k * SHAPES, (uint64_t)k + 1, CHOIR_UINT32,
+                                  CHOIR_SUM, s));
+    CHECK_OK(choir_stream_wait(s));
+    for (int k = 0; k < SHAPES; k++)
+        for (int i = 0; i < SHAPES; i++)
+            CHECK_EQ(x[k * SHAPES + i], i <= k ? size : 1);
+    CHECK_OK(choir_stream_destroy(s));
+    CHECK_OK(choir_comm_destroy(c));
+    free(x);
+}
+
+static void plans(void)
+{
+    everywhere(2, plans_rank);
+}
+
 static void chains(void)
 {
     everywhere(3, chain_rank);
@@ -204,4 +232,4 @@ static void errors(void)
     everywhere(2, errors_rank);
 }
 
-TEST_MAIN(TEST(chains), TEST(events), TEST(kinds), TEST(queued), TEST(errors))
+TEST_MAIN(TEST(plans), TEST(chains), TEST(events), TEST(kinds), TEST(queued), TEST(errors))

@@ -156,9 +156,9 @@ size_t call_key(const struct choir_comm *c, const struct comm_call *call,
 }
 
 enum choir_status call_bind(struct choir_comm *c, const struct comm_call *call,
-                            struct host_bound **bound, bool *owned)
+                            struct host_bound **bound, bool *cached)
 {
-    *owned = false;
+    *cached = true;
     uint8_t bytes[CALL_KEY_BYTES];
     size_t n = call_key(c, call, bytes);
     struct host_bound *b = n ? plan_cache_find(c->plans, bytes, n) : NULL;
@@ -167,8 +167,10 @@ enum choir_status call_bind(struct choir_comm *c, const struct comm_call *call,
         enum choir_status st = call_bind_new(c, call, NULL, &b);
         if (st != CHOIR_OK)
             return comm_take_error(c, st);
-        *owned = !n || plan_cache_add(c->plans, bytes, n, b, drop) != CHOIR_OK;
+        *cached = n && plan_cache_add(c->plans, bytes, n, b, drop) == CHOIR_OK;
     }
+    if (*cached) /* the cache may let it go before the operation has run */
+        host_bound_hold(b);
     *bound = b;
     return CHOIR_OK;
 }

@@ -205,9 +205,9 @@ void creation_free(struct choir_comm *c);
 /* call.c */
 void call_shape(const struct choir_comm *c, const struct comm_call *call,
                 struct choir_shape *shape);
-/* owned: the caller frees it after the operation. */
+/* The caller frees it after the operation. cached: it stays for others like it. */
 enum choir_status call_bind(struct choir_comm *c, const struct comm_call *call,
-                            struct host_bound **bound, bool *owned);
+                            struct host_bound **bound, bool *cached);
 /* The same by a given algorithm, not kept. */
 enum choir_status call_bind_new(struct choir_comm *c, const struct comm_call *call,
                                 const char *algorithm, struct host_bound **bound);
@@ -255,7 +255,7 @@ struct comm_task { /* one operation, from its call to its end */
     struct comm_call call, call_copy; /* call_copy: owns the counts, on a stream */
     uint32_t signature;
     struct host_bound *bound; /* NULL: nothing to do (count 0) */
-    bool owns_bound, begun;
+    bool owns_bound, cached, begun;
     bool counting; /* the counts are on their way; the operation itself follows */
     uint64_t ticket, limit_ns, started_ns;
     void *saved, *saved_from; /* config.restorable */

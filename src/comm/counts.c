@@ -31,8 +31,9 @@ enum choir_status counts_prepare(struct comm_task *t)
 {
     struct comm_call counts = {
         .kind = CHOIR_ALL_GATHER, .type = CHOIR_UINT64, .count = told_each(t->comm, &t->call)};
-    enum choir_status st = call_bind(t->comm, &counts, &t->bound, &t->owns_bound);
-    t->counting = st == CHOIR_OK;
+    enum choir_status st = call_bind(t->comm, &counts, &t->bound, &t->cached);
+    t->cached = false; /* it is not the operation's */
+    t->owns_bound = t->counting = st == CHOIR_OK;
     return st;
 }
 

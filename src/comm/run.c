@@ -178,13 +178,11 @@ bool task_turn(const struct comm_task *t)
 enum choir_status task_prepare(struct choir_comm *c, const struct comm_call *call,
                                struct host_bound *exchange, struct comm_task *t)
 {
-    *t = (struct comm_task){
-        .comm = c, .call = *call, .bound = exchange, .owns_bound = exchange != NULL};
+    *t = (struct comm_task){.comm = c, .call = *call, .bound = exchange, .owns_bound = true};
     bool empty = !call->count && call->kind < CHOIR_BARRIER;
     if (!empty && !exchange) {
-        enum choir_status st = counts_first(c, call)
-                                   ? counts_prepare(t)
-                                   : call_bind(c, call, &t->bound, &t->owns_bound);
+        enum choir_status st =
+            counts_first(c, call) ? counts_prepare(t) : call_bind(c, call, &t->bound, &t->cached);
         if (st != CHOIR_OK)
             return st;
     }
@@ -273,7 +271,7 @@ enum choir_status run_call(struct choir_comm *c, const struct comm_call *call)
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
     enum choir_status st = task_prepare(c, call, NULL, &t);
-    if (st == CHOIR_OK && t.bound && !t.owns_bound)
+    if (st == CHOIR_OK && t.bound && t.cached)
         call_memoise(c, &t);
     if (st == CHOIR_OK)
         st = run_task(&t);

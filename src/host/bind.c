@@ -244,7 +244,7 @@ enum choir_status host_bind(struct host_comm *comm, struct choir_plan *plan, uin
 
 void host_bound_free(struct host_bound *b)
 {
-    if (!b)
+    if (!b || atomic_fetch_sub(&b->holders, 1))
         return;
     plan_free(b->plan);
     free(b);

@@ -351,8 +351,9 @@ struct host_rstep { /* a step at one iteration and instance */
 };
 struct host_bound {
     struct choir_plan *plan;
-    const char *algorithm; /* that made it */
-    uint32_t elem;         /* bytes of an element */
+    _Atomic uint32_t holders; /* beside its first owner */
+    const char *algorithm;    /* that made it */
+    uint32_t elem;            /* bytes of an element */
     uint64_t slot_bytes;
     uint64_t extent[2]; /* bytes of IN and OUT, to the end of the last part; EXCHANGE: 0 */
     uint64_t tmp_stride, tmp_bytes;  /* of one instance */
@@ -368,7 +369,12 @@ struct host_bound {
 };
 enum choir_status host_bind(struct host_comm *comm, struct choir_plan *plan, uint32_t elem,
                             struct host_bound **bound); /* takes plan over on success */
+/* Each holder frees it too; the last one's counts. */
 void host_bound_free(struct host_bound *bound);
+static inline void host_bound_hold(struct host_bound *bound)
+{
+    atomic_fetch_add_explicit(&bound->holders, 1, memory_order_relaxed);
+}
 /* Resolves a step into *r; places and segs have room for bound->most_*. */
 void host_resolve(struct host_comm *comm, const struct host_bound *bound, uint32_t instance,
                   uint32_t step, uint32_t iter, struct host_rstep *r, struct host_seg *segs);
