@@ -9,7 +9,8 @@
  *   run.c       running it, scaling                  group.c     groups
  *   stream.c    host streams and events              watch.c     lateness, death, verdicts
  *   memory.c    shared memory, registration, windows op.c        made operations
- *   counts.c    v-forms that exchange counts first         device.c    operations on GPU memory
+ *   counts.c    v-forms that exchange counts first    slice.c     long operations in slices
+ *   device.c    operations on GPU memory
  */
 #ifndef COMM_COMM_H
 #define COMM_COMM_H
@@ -51,6 +52,7 @@ struct comm_call {
     void *out;
     const uint64_t *in_count, *in_offset, *out_count, *out_offset; /* v-forms */
     const uint64_t *all_counts;                                    /* as in struct choir_shape */
+    const void *scale;    /* of a scaled sum, if not where it was made with; host memory */
     uint64_t deadline_ns; /* relative; 0: the communicator's */
     uint64_t *owned;      /* of a copy: all its lists */
 };
@@ -130,6 +132,9 @@ struct choir_comm {
     struct host_op op; /* of calls without a stream */
     uint8_t *scaled;   /* copy of inputs of a scaled sum */
     uint64_t scaled_bytes;
+    uint8_t *packed; /* blocks of a slice */
+    uint64_t packed_bytes;
+    uint64_t slice_bytes;  /* longer operations go in slices; 0: they do not */
     _Atomic uint8_t *gone; /* [size] enum comm_gone */
     struct service_work flood;
     _Atomic uint32_t flooding;
@@ -250,13 +255,29 @@ enum choir_status comm_take_error(struct choir_comm *c, enum choir_status status
 
 /* run.c */
 #define COMM_EXCHANGE_SIGNATURE 0x5eed5eedu
+struct task_side {   /* a buffer of an operation in slices */
+    uint8_t *at[2];  /* where even and odd slices begin to be counted, */
+    uint64_t step;   /* bytes from a slice to the next */
+    uint64_t stride; /* elements from a block to the next; 0: no blocks, or packed */
+};
+struct task_cut {
+    uint64_t slices, each,
+        last;                 /* elements of a slice, of the last one; at most 1: it is not cut */
+    uint64_t slice;           /* the present one */
+    struct task_side side[2]; /* IN, OUT */
+    struct host_bound *bound[2]; /* of all but the last, of the last */
+    uint32_t signature[2];
+    uint8_t *unpacked; /* where the packed blocks of OUT go, or NULL */
+};
 struct comm_task { /* one operation, from its call to its end */
     struct choir_comm *comm;
     struct comm_call call, call_copy; /* call_copy: owns the counts, on a stream */
     uint32_t signature;
     struct host_bound *bound; /* NULL: nothing to do (count 0) */
     bool owns_bound, cached, begun;
-    bool counting; /* the counts are on their way; the operation itself follows */
+    bool counting;  /* the counts are on their way; the operation itself follows */
+    bool on_device; /* its inputs are copies of what a GPU has */
+    struct task_cut cut;
     uint64_t ticket, limit_ns, started_ns;
     void *saved, *saved_from; /* config.restorable */
     uint64_t saved_bytes;
@@ -270,15 +291,33 @@ bool run_memo(struct choir_comm *c, const struct comm_call *call, enum choir_sta
 /* exchange: the bound plan of a group's messages (taken over), or NULL. Draws the ticket. */
 enum choir_status task_prepare(struct choir_comm *c, const struct comm_call *call,
                                struct host_bound *exchange, struct comm_task *t);
+/* The same without a ticket. */
+enum choir_status task_bind(struct choir_comm *c, const struct comm_call *call,
+                            struct host_bound *exchange, struct comm_task *t);
 /* Begins or advances; true when ended, with its status. For callers that do not block. */
 bool task_step(struct comm_task *t, enum choir_status *status);
 bool task_turn(const struct comm_task *t); /* all operations called before have ended */
 enum choir_status task_begin(struct comm_task *t);
 enum choir_status task_end(struct comm_task *t, enum choir_status status);
 enum choir_status run_task(struct comm_task *t); /* waits for its turn, begins, waits, ends */
+/* On its turn: begins the present slice and waits for its end. *ended: so has the task. */
+enum choir_status run_slice(struct comm_task *t, bool *ended);
 
 /* Floats of 8 and 16 bits: their averages divide the inputs. */
 bool comm_small_float(enum choir_type type);
+
+/* slice.c */
+/* Of how many slices a call is, at least 1, and how many elements all but the last have. */
+uint64_t slice_count(const struct choir_comm *c, const struct comm_call *call, uint64_t *each);
+uint64_t slice_room(uint64_t slice_bytes, uint32_t size); /* bytes that both buffers of one take */
+bool slice_blocks(const struct choir_comm *c, const struct comm_call *call,
+                  unsigned side);                  /* the buffer has one for each rank, here */
+enum choir_status slice_bind(struct comm_task *t); /* finds plans; selects the first slice */
+void slice_unbind(struct comm_task *t);
+void slice_select(struct comm_task *t, uint64_t slice);
+struct comm_call slice_whole(const struct comm_task *t); /* the call before it was cut */
+enum choir_status slice_pack(struct comm_task *t);       /* before the operation ... */
+void slice_unpack(struct comm_task *t);                  /* ... and after it */
 
 /* device.c */
 /* Whether a call is a device call: *stream becomes a CUDA stream. Refuses what mixes both. */

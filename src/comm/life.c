@@ -89,6 +89,7 @@ void comm_free(struct choir_comm *c)
     free(c->host.member);
     free((void *)c->gone);
     free(c->scaled);
+    free(c->packed);
     if (c->started)
         host_stop();
     free(c);
@@ -268,6 +269,7 @@ enum choir_status choir_comm_memory(choir_comm *c, struct choir_memory *memory)
         return base_fail(CHOIR_ERR_ARGUMENT, "set memory->bytes = sizeof(struct choir_memory)",
                          "memory is %s", memory ? "too small" : "NULL");
     memory->private_bytes = atomic_load(&c->host.private_bytes) + sizeof(*c) + c->scaled_bytes +
+                            c->packed_bytes +
                             (c->counted.all_words + 2 * c->counted.key_words) * 8 +
                             c->host.size * sizeof(struct host_peer *);
     memory->shared_bytes = atomic_load(&c->host.shared_bytes);

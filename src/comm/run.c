@@ -55,7 +55,7 @@ static enum choir_status scale_inputs(struct comm_task *t)
             reduce_copy(to, call->in, in * elem, 0);
         reduce_divide(call->type, to, in, c->host.size);
     } else {
-        reduce_scale(call->type, to, call->in, made->scale, in);
+        reduce_scale(call->type, to, call->in, call->scale ? call->scale : made->scale, in);
     }
     call->in = to;
     return CHOIR_OK;
@@ -77,22 +77,24 @@ static void divide_result(struct comm_task *t)
 static enum choir_status save_inputs(struct comm_task *t)
 {
     struct choir_shape shape;
+    struct comm_call call = slice_whole(t);
     int64_t shift;
-    uint64_t in, out, elem = choir_type_bytes(t->call.type);
-    call_shape(t->comm, &t->call, &shape);
-    if (!t->comm->config.restorable || t->call.kind == CHOIR_EXCHANGE ||
-        !plan_shape_in_place(&shape, &shift))
+    uint64_t in, out, elem = choir_type_bytes(call.type);
+    if (t->on_device || t->cut.slice || call.kind == CHOIR_EXCHANGE)
+        return CHOIR_OK;
+    call_shape(t->comm, &call, &shape);
+    if (!plan_shape_in_place(&shape, &shift))
         return CHOIR_OK;
     plan_shape_extent(&shape, &in, &out);
-    if (t->call.in != (const uint8_t *)t->call.out + shift * (int64_t)elem || !in)
+    if (call.in != (const uint8_t *)call.out + shift * (int64_t)elem || !in)
         return CHOIR_OK;
     t->saved = malloc(in * elem);
     if (!t->saved)
         return comm_fail(t->comm, CHOIR_ERR_NO_MEMORY, "free memory or leave config.restorable 0",
                          "no memory to keep %llu bytes of input", (unsigned long long)(in * elem));
-    memcpy(t->saved, t->call.in, in * elem);
+    memcpy(t->saved, call.in, in * elem);
     t->saved_bytes = in * elem;
-    t->saved_from = (void *)(uintptr_t)t->call.in;
+    t->saved_from = (void *)(uintptr_t)call.in;
     return CHOIR_OK;
 }
 
@@ -137,23 +139,41 @@ enum choir_status task_begin(struct comm_task *t)
     if (c->config.restorable)
         st = save_inputs(t);
     if (st == CHOIR_OK)
+        st = slice_pack(t);
+    if (st == CHOIR_OK)
         st = scale_inputs(t);
     if (st == CHOIR_OK)
         st = call_combine(c, &t->call, &c->op.combine);
     return st == CHOIR_OK ? start_op(c, t->bound, t->call.in, t->call.out) : st;
 }
 
+static void finish_slice(struct comm_task *t)
+{
+    divide_result(t);
+    slice_unpack(t);
+}
+
+/* The present slice has ended well: is there a next one? Then it is the present one now. */
+static bool next_slice(struct comm_task *t)
+{
+    if (t->cut.slice + 1 >= t->cut.slices)
+        return false;
+    finish_slice(t);
+    slice_select(t, t->cut.slice + 1);
+    return true;
+}
+
 enum choir_status task_end(struct comm_task *t, enum choir_status st)
 {
     struct choir_comm *c = t->comm;
     if (st == CHOIR_OK && t->bound)
-        divide_result(t);
+        finish_slice(t);
     if (st != CHOIR_OK && t->saved)
         memcpy(t->saved_from, t->saved, t->saved_bytes);
     free(t->saved);
     t->saved = NULL;
     if (t->owns_bound)
-        host_bound_free(t->bound);
+        slice_unbind(t);
     t->bound = NULL;
     if (st < CHOIR_OK && st != (enum choir_status)atomic_load(&c->host.broken) && t->begun)
         /* The others wait for what this rank will never send: the communicator is of no more use. */
@@ -175,21 +195,29 @@ bool task_turn(const struct comm_task *t)
     return atomic_load_explicit(&t->comm->served, memory_order_acquire) == t->ticket;
 }
 
-enum choir_status task_prepare(struct choir_comm *c, const struct comm_call *call,
-                               struct host_bound *exchange, struct comm_task *t)
+enum choir_status task_bind(struct choir_comm *c, const struct comm_call *call,
+                            struct host_bound *exchange, struct comm_task *t)
 {
     *t = (struct comm_task){.comm = c, .call = *call, .bound = exchange, .owns_bound = true};
     bool empty = !call->count && call->kind < CHOIR_BARRIER;
     if (!empty && !exchange) {
-        enum choir_status st =
-            counts_first(c, call) ? counts_prepare(t) : call_bind(c, call, &t->bound, &t->cached);
+        enum choir_status st = counts_first(c, call) ? counts_prepare(t) : slice_bind(t);
         if (st != CHOIR_OK)
             return st;
     }
-    t->signature = exchange ? COMM_EXCHANGE_SIGNATURE : call_signature(c, call);
+    if (t->cut.slices <= 1)
+        t->signature = exchange ? COMM_EXCHANGE_SIGNATURE : call_signature(c, call);
     t->limit_ns = call->deadline_ns ? call->deadline_ns : c->timeout_ns;
-    t->ticket = c->tickets++;
     return CHOIR_OK;
+}
+
+enum choir_status task_prepare(struct choir_comm *c, const struct comm_call *call,
+                               struct host_bound *exchange, struct comm_task *t)
+{
+    enum choir_status st = task_bind(c, call, exchange, t);
+    if (st == CHOIR_OK)
+        t->ticket = c->tickets++;
+    return st;
 }
 
 bool task_step(struct comm_task *t, enum choir_status *status)
@@ -216,8 +244,8 @@ bool task_step(struct comm_task *t, enum choir_status *status)
             return false;
         c->op.status = st;
     }
-    if (t->counting && c->op.status == CHOIR_OK) {
-        st = counts_end(t);
+    if (c->op.status == CHOIR_OK && (t->counting || next_slice(t))) {
+        st = t->counting ? counts_end(t) : CHOIR_OK;
         if (st == CHOIR_OK)
             st = task_begin(t);
         t->started_ns = base_now_ns();
@@ -239,14 +267,25 @@ static enum choir_status run_begun(struct comm_task *t, enum choir_status st)
     return host_op_advance(&c->op) ? c->op.status : host_wait(&c->op, t->limit_ns, watch_late, t);
 }
 
-enum choir_status run_task(struct comm_task *t)
+enum choir_status run_slice(struct comm_task *t, bool *ended)
 {
-    while (base_unlikely(!task_turn(t)))
-        sched_yield(); /* operations of streams come first; they have deadlines of their own */
     enum choir_status st = run_begun(t, task_begin(t));
     if (t->counting && st == CHOIR_OK && (st = counts_end(t)) == CHOIR_OK)
         st = run_begun(t, task_begin(t));
-    return task_end(t, st);
+    *ended = st != CHOIR_OK || !next_slice(t);
+    return *ended ? task_end(t, st) : st;
+}
+
+enum choir_status run_task(struct comm_task *t)
+{
+    enum choir_status st;
+    while (base_unlikely(!task_turn(t)))
+        sched_yield(); /* operations of streams come first; they have deadlines of their own */
+    bool ended = false;
+    do
+        st = run_slice(t, &ended);
+    while (!ended);
+    return st;
 }
 
 bool comm_enter(struct choir_comm *c)
