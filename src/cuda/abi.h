@@ -220,4 +220,29 @@ struct cuda_plan_call {
     struct cuda_pending *pending; /* [window][most_pendings] */
 };
 
+/* --- GPU memory through the host (staged.c) -------------------------------------------------------------- */
+
+#define CUDA_RING                                                                                  \
+    1024u /* posts that the host has not taken yet: a stream waits for its last but one */
+#define CUDA_ITEMS 16384u     /* operations queued or captured */
+struct cuda_ring {            /* pinned host memory */
+    uint64_t post[CUDA_RING]; /* number of the post, from 1, << 32 | item */
+    uint32_t taken;           /* by the host */
+    uint32_t abort;           /* nobody takes any more */
+    uint32_t unused[14];
+};
+struct cuda_post_call {
+    struct cuda_ring *ring;
+    uint32_t *number; /* device memory: posts of the communicator */
+    uint32_t *posts;  /* device memory: of the item */
+    uint32_t item, unused;
+};
+struct cuda_wait_call {
+    const struct cuda_ring *ring;
+    const uint32_t *
+        posts; /* device memory: of the item, of which `count` need not be done; NULL: `count` must */
+    const uint32_t *done; /* pinned: posts of the item that the host is done with */
+    uint32_t count, unused;
+};
+
 #endif

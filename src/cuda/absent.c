@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* absent.c: all of cuda.h and engine.h in a library that was built without the CUDA toolkit: every question has the answer "no". */
+/*
+ * absent.c: all of cuda.h, engine.h and staged.h in a library that was built without the CUDA toolkit: every question has the answer
+ * "no".
+ */
 #include "cuda/engine.h"
+#include "cuda/staged.h"
 #include <stdio.h>
 
 static enum choir_status absent(void)
@@ -151,4 +155,85 @@ enum choir_status cuda_enqueue(struct cuda_comm *comm, const struct cuda_work *w
 {
     (void)comm, (void)work;
     return absent();
+}
+
+/* --- staged.h, likewise ----------------------------------------------------------------------------------- */
+
+enum choir_status cuda_staged_open(struct cuda_device *device, struct cuda_staged **staged)
+{
+    (void)device, (void)staged;
+    return absent();
+}
+
+enum choir_status cuda_staged_alloc(struct cuda_staged *s, uint64_t bytes, uint8_t **memory)
+{
+    (void)s, (void)bytes, (void)memory;
+    return absent();
+}
+
+uint64_t cuda_staged_pinned(const struct cuda_staged *s)
+{
+    (void)s;
+    return 0;
+}
+
+uint64_t cuda_staged_device_bytes(const struct cuda_staged *s)
+{
+    (void)s;
+    return 0;
+}
+
+int cuda_staged_ordinal(const struct cuda_staged *s)
+{
+    (void)s;
+    return -1;
+}
+
+enum choir_status cuda_staged_capturing(struct cuda_staged *s, struct CUstream_st *stream,
+                                        bool *capturing)
+{
+    (void)s, (void)stream, (void)capturing;
+    return absent();
+}
+
+enum choir_status cuda_staged_copy(struct cuda_staged *s, struct CUstream_st *stream,
+                                   const struct cuda_span *span, bool to_host)
+{
+    (void)s, (void)stream, (void)span, (void)to_host;
+    return absent();
+}
+
+enum choir_status cuda_staged_post(struct cuda_staged *s, struct CUstream_st *stream, uint32_t item)
+{
+    (void)s, (void)stream, (void)item;
+    return absent();
+}
+
+enum choir_status cuda_staged_wait(struct cuda_staged *s, struct CUstream_st *stream, uint32_t item,
+                                   uint32_t later, bool captured)
+{
+    (void)s, (void)stream, (void)item, (void)later, (void)captured;
+    return absent();
+}
+
+bool cuda_staged_next(struct cuda_staged *s, uint32_t *item)
+{
+    (void)s, (void)item;
+    return false;
+}
+
+void cuda_staged_done(struct cuda_staged *s, uint32_t item)
+{
+    (void)s, (void)item;
+}
+
+enum choir_status cuda_staged_quiesce(struct cuda_staged *s)
+{
+    (void)s;
+    return absent();
+}
+
+void cuda_staged_close(struct cuda_staged *s)
+{
+    (void)s;
 }

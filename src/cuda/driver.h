@@ -25,6 +25,7 @@
     X(cuCtxGetCurrent) X(cuCtxSetCurrent) X(cuCtxPushCurrent) X(cuCtxPopCurrent) X(cuCtxGetDevice) \
     X(cuCtxGetId) X(cuCtxEnablePeerAccess) X(cuCtxSynchronize)                                     \
     X(cuMemAlloc) X(cuMemFree) X(cuMemHostAlloc) X(cuMemFreeHost) X(cuMemHostGetDevicePointer)     \
+    X(cuMemHostRegister) X(cuMemHostUnregister) X(cuMemcpy2DAsync)                                 \
     X(cuMemcpyAsync) X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyDtoDAsync)                \
     X(cuMemsetD8Async) X(cuMemsetD32Async)                                                         \
     X(cuStreamCreateWithPriority) X(cuStreamDestroy) X(cuStreamSynchronize) X(cuStreamQuery)       \

@@ -99,6 +99,11 @@ DEV bool claim(uint32_t *p, uint32_t v)
 {
     return atomicCAS_system(p, 0u, v) == 0;
 }
+/* What was there, and one more now. */
+DEV uint32_t next_number(uint32_t *p)
+{
+    return atomicAdd(p, 1u);
+}
 /* 16 bytes as two words of 8, each in one piece. */
 DEV line16 load_line(const line16 *p)
 {
@@ -258,6 +263,10 @@ DEV bool claim(uint32_t *p, uint32_t v)
 {
     uint32_t none = 0;
     return __atomic_compare_exchange_n(p, &none, v, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+DEV uint32_t next_number(uint32_t *p)
+{
+    return __atomic_fetch_add(p, 1u, __ATOMIC_ACQ_REL);
 }
 DEV line16 load_line(const line16 *p)
 {
