@@ -513,6 +513,7 @@ struct choir_memory {
     uint64_t private_bytes, shared_bytes; /* held by this communicator on this rank */
     uint32_t plans, peers;                /* cached plans; peers with a link */
     uint64_t device_bytes;                /* of its GPU's memory, for messages; 0 without a GPU */
+    uint64_t pinned_bytes; /* of host memory that its GPU's memory goes through, if it does */
 };
 
 /*

@@ -98,6 +98,7 @@ static void values(void)
     good("CHOIR_SLOT", KNOB_SLOT, "1.5MiB", 1572864);
     good("CHOIR_SLOT", KNOB_SLOT, "16m", 16777216);
     good("CHOIR_SLOT", KNOB_SLOT, "0", 0); /* the default, out of the range */
+    good("CHOIR_CUDA_SLICE", KNOB_CUDA_SLICE, "1G", 1 << 30);
     good("CHOIR_RANK", KNOB_RANK, "-1", -1);
     good("CHOIR_RANK", KNOB_RANK, "007", 7);
     good("CHOIR_INSECURE", KNOB_INSECURE, "yes", 1);
@@ -116,6 +117,7 @@ static void values(void)
     bad("CHOIR_SLOT", KNOB_SLOT, "4095", "4K to 16M");
     bad("CHOIR_SLOT", KNOB_SLOT, "17M", "4K to 16M");
     bad("CHOIR_SLOT", KNOB_SLOT, "64s", "not a size");
+    bad("CHOIR_CUDA_SLICE", KNOB_CUDA_SLICE, "1K", "4K to 1G");
     bad("CHOIR_RANK", KNOB_RANK, "1.5", "not an integer");
     bad("CHOIR_RANK", KNOB_RANK, "2147483648", "range");
     bad("CHOIR_RANK", KNOB_RANK, "1K", "not an integer");
@@ -130,6 +132,32 @@ static void values(void)
     knob_reload();
     CHECK_EQ(knob_load(), CHOIR_ERR_ARGUMENT);
     CHECK_STR(knob_text(KNOB_LOG), "warn");
+    clean();
+}
+
+/* An alias that says the opposite. */
+static void opposite(void)
+{
+    static const char *const pair[][2] = {{"1", "off"}, {"0", "auto"}, {"2", "off"}, {"", "auto"}};
+    const char *source;
+    char text[100];
+    clean();
+    for (size_t i = 0; i < sizeof(pair) / sizeof(pair[0]); i++) {
+        setenv("NCCL_P2P_DISABLE", pair[i][0], 1);
+        knob_reload();
+        CHECK_OK(knob_load());
+        CHECK_STR(knob_text(KNOB_CUDA_P2P), pair[i][1]);
+    }
+    setenv("NCCL_P2P_DISABLE", "1", 1);
+    setenv("CHOIR_CUDA_P2P", "auto", 1);
+    knob_reload();
+    knob_show(KNOB_CUDA_P2P, text, sizeof(text), &source);
+    CHECK_STR(text, "auto");
+    CHECK_STR(source, "CHOIR_CUDA_P2P");
+    setenv("CHOIR_CUDA_P2P", "1", 1);
+    knob_reload();
+    CHECK_EQ(knob_load(), CHOIR_ERR_ARGUMENT);
+    CHECK(strstr(base_error_thread()->remedy, "auto or off"));
     clean();
 }
 
@@ -227,4 +255,4 @@ static void threads(void)
     test_processes(4, first_load, NULL);
 }
 
-TEST_MAIN(TEST(threads), TEST(table), TEST(values), TEST(aliases), TEST(misspelt))
+TEST_MAIN(TEST(threads), TEST(table), TEST(values), TEST(aliases), TEST(opposite), TEST(misspelt))

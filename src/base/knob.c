@@ -79,18 +79,28 @@ static void read_number(int id, const char *name, const char *text)
     fail(name, text, what, accepted);
 }
 
+/* A value of an alias in our words, where these differ. */
+static const char *translate(int id, const char *text)
+{
+    if (id == KNOB_CUDA_P2P && text && *text) /* it says whether to disable it */
+        return strcmp(text, "0") ? "off" : "auto";
+    return text;
+}
+
 static void read_one(int id)
 {
     const struct knob_spec *s = &spec[id];
     const char *name = s->name, *text = getenv(s->name);
     if ((!text || !*text) && s->alias)
-        name = s->alias, text = getenv(s->alias);
+        name = s->alias, text = translate(id, getenv(s->alias));
     if (!text || !*text)
         return;
     if (s->kind != KNOB_KIND_TEXT) {
         read_number(id, name, text);
     } else if (id == KNOB_LOG && base_log_parse(text) < 0) {
         fail(name, text, "not a log level", "error, warn, info or debug");
+    } else if (id == KNOB_CUDA_P2P && strcmp(text, "auto") && strcmp(text, "off")) {
+        fail(name, text, "not auto or off", "auto or off");
     } else {
         char *copy = strdup(text); /* the environment may change under us */
         if (!copy) {

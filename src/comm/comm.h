@@ -10,7 +10,8 @@
  *   stream.c    host streams and events              watch.c     lateness, death, verdicts
  *   memory.c    shared memory, registration, windows op.c        made operations
  *   counts.c    v-forms that exchange counts first    slice.c     long operations in slices
- *   device.c    operations on GPU memory
+ *   device.c    operations on GPU memory              staged.c    the same through the host: their turn
+ *   staged_call.c  and what a stream does for them
  */
 #ifndef COMM_COMM_H
 #define COMM_COMM_H
@@ -102,6 +103,7 @@ enum comm_state { COMM_CREATING, COMM_READY, COMM_FINALIZED, COMM_FAILED };
 
 struct creation;
 struct comm_device;
+struct comm_staged;
 struct cuda_card;
 struct cuda_device;
 struct choir_comm {
@@ -124,8 +126,9 @@ struct choir_comm {
     struct comm_memo memo;
     struct comm_counted counted;
     struct comm_op ops[COMM_OPS];
-    _Atomic uint32_t busy;   /* a call is in it */
-    uint64_t tickets;        /* drawn while busy is held */
+    _Atomic uint32_t busy; /* a call is in it */
+    _Atomic uint64_t
+        tickets; /* drawn while busy is held, or by a replay that goes through the host */
     _Atomic uint64_t served; /* operations called; ended: in order, streams included */
     uint64_t collectives;    /* begun: equal on all ranks at the same point of the program */
     struct comm_record record[COMM_RECORDS];
@@ -134,7 +137,8 @@ struct choir_comm {
     uint64_t scaled_bytes;
     uint8_t *packed; /* blocks of a slice */
     uint64_t packed_bytes;
-    uint64_t slice_bytes;  /* longer operations go in slices; 0: they do not */
+    uint64_t
+        slice_bytes; /* GPU memory goes through the host, longer operations in slices; 0: not so */
     _Atomic uint8_t *gone; /* [size] enum comm_gone */
     struct service_work flood;
     _Atomic uint32_t flooding;
@@ -143,7 +147,8 @@ struct choir_comm {
     uint64_t left_seen;           /* watch.c: an operation was found to wait for ... */
     int left_peer;                /* ... this rank, which has left */
     struct cuda_device *here;     /* the GPU of the thread that created it, or NULL */
-    struct comm_device *device;   /* its GPU side, or NULL */
+    struct comm_device *device;   /* its GPU side, where all ranks' map each other, or NULL */
+    struct comm_staged *staged;   /* how its GPU's memory goes through the host, or NULL */
 };
 #define COMM_MAGIC 0x63686f6972636f6dull
 
@@ -306,6 +311,25 @@ enum choir_status run_slice(struct comm_task *t, bool *ended);
 /* Floats of 8 and 16 bits: their averages divide the inputs. */
 bool comm_small_float(enum choir_type type);
 
+/* GPU memory goes through the host, and this rank has a GPU. */
+static inline bool comm_staged(const struct choir_comm *c)
+{
+    return base_unlikely(c->staged != NULL) && c->slice_bytes;
+}
+/* staged.c, staged_call.c: device calls where GPU memory goes through the host */
+enum choir_status staged_open(struct choir_comm *c); /* c->staged */
+void staged_drain(struct choir_comm *c);             /* waits for what streams have of it */
+void staged_close(struct choir_comm *c);
+uint64_t staged_pinned(const struct choir_comm *c); /* bytes of host memory */
+uint64_t staged_device_bytes(const struct choir_comm *c);
+int staged_ordinal(const struct choir_comm *c);
+/* A host call waits for operations of streams: breaks the communicator when that takes too long. *since: 0 at first. */
+void staged_late(struct choir_comm *c, uint64_t *since, uint64_t limit_ns);
+enum choir_status staged_run(struct choir_comm *c, const struct comm_call *call,
+                             struct choir_stream *stream);
+enum choir_status staged_exchange(struct choir_comm *c, const struct comm_message *list, uint32_t n,
+                                  struct choir_stream *stream);
+
 /* slice.c */
 /* Of how many slices a call is, at least 1, and how many elements all but the last have. */
 uint64_t slice_count(const struct choir_comm *c, const struct comm_call *call, uint64_t *each);
@@ -329,12 +353,25 @@ enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
                              struct choir_stream *stream);
 enum choir_status device_exchange(struct choir_comm *c, const struct comm_message *list, uint32_t n,
                                   struct choir_stream *stream);
-/* Of a creation: a card for the others; once all are here; once all have met. A communicator whose GPUs cannot be used together goes on
- * without them. */
+/* Of a creation: a card for the others; once all are here; once all have met. Where GPUs do not all map each other, their memory goes
+ * through the host, on all ranks. */
+enum device_why { /* not mapped */
+                  DEVICE_MAPPED,
+                  DEVICE_HOSTS,
+                  DEVICE_RANKS,    /* there are too many */
+                  DEVICE_NONE,     /* the rank has none */
+                  DEVICE_OFF,      /* the rank is not to use it */
+                  DEVICE_UNREACHED /* the rank has no mailbox, or does not reach another's */
+};
+struct device_met {
+    uint32_t why, rank;
+};
 void device_here(struct choir_comm *c); /* which GPU is the calling thread's */
 void device_open(struct choir_comm *c, struct cuda_card *card);
-bool device_meet(struct choir_comm *c, const struct cuda_card *card);
+enum device_why device_apart(const struct choir_comm *c);
+struct device_met device_meet(struct choir_comm *c, const struct cuda_card *card);
 enum choir_status device_prove(struct choir_comm *c);
+void device_stage(struct choir_comm *c, struct device_met met);
 void device_close(struct choir_comm *c);
 uint64_t device_bytes(const struct choir_comm *c);
 void device_stop(struct choir_comm *c); /* its kernels end */

@@ -37,7 +37,8 @@ struct agreement { /* what must be equal on all ranks; a rank's card follows if 
 static uint64_t wire_hash(void)
 {
     const char *algo = knob_text(KNOB_ALGO), *plans = knob_text(KNOB_PLAN_FILES);
-    uint64_t slot = (uint64_t)knob_int(KNOB_SLOT), h = base_hash(&slot, sizeof(slot), 0);
+    int64_t size[] = {knob_int(KNOB_SLOT), knob_int(KNOB_CUDA_SLICE)};
+    uint64_t h = base_hash(size, sizeof(size), 0);
     h = base_hash(algo, strlen(algo), h);
     return base_hash(plans, strlen(plans), h);
 }
@@ -109,7 +110,8 @@ static enum choir_status check_cards(struct choir_comm *c)
                              c->host.rank, choir_version());
         if (card.wire_hash != mine)
             return base_fail(CHOIR_ERR_MISMATCH,
-                             "set CHOIR_ALGO, CHOIR_PLAN_FILES and CHOIR_SLOT alike on all ranks",
+                             "set CHOIR_ALGO, CHOIR_PLAN_FILES, CHOIR_SLOT and CHOIR_CUDA_SLICE "
+                             "alike on all ranks",
                              "rank %u has other settings than rank %u", r, c->host.rank);
     }
     return CHOIR_OK;
@@ -224,6 +226,16 @@ static enum choir_status stage_cards(struct choir_comm *c)
     return st == CHOIR_OK ? start_agreement(c) : st;
 }
 
+/* GPU memory goes through the host. Nobody begins before all have their memory: a stream that waits for a rank may keep it from
+ * getting any. */
+static enum choir_status start_pinned(struct choir_comm *c, struct device_met met)
+{
+    device_stage(c, met);
+    c->creation->stage = STAGE_GPUS; /* once more, if it was that */
+    enum choir_status sent = tree_start(c, &met, sizeof(met));
+    return sent == CHOIR_OK ? CHOIR_IN_PROGRESS : sent;
+}
+
 /* Their GPUs map each other, and say whether they could. */
 static enum choir_status start_gpus(struct choir_comm *c, const struct tree_answers *x)
 {
@@ -234,7 +246,7 @@ static enum choir_status start_gpus(struct choir_comm *c, const struct tree_answ
     for (uint32_t r = 0; r < c->host.size; r++)
         if (x->bytes[r] >= sizeof(struct agreement) + sizeof(*card))
             memcpy(&card[r], (const char *)x->blob[r] + sizeof(struct agreement), sizeof(*card));
-    bool met = device_meet(c, card);
+    struct device_met met = device_meet(c, card);
     free(card);
     c->creation->stage = STAGE_GPUS;
     enum choir_status sent = tree_start(c, &met, sizeof(met));
@@ -263,27 +275,25 @@ static enum choir_status stage_agree(struct choir_comm *c)
         if (!r)
             zero = a;
     }
-    if (st == CHOIR_OK && gpus)
+    if (st == CHOIR_OK && gpus && device_apart(c) != DEVICE_MAPPED)
+        st = start_pinned(c, (struct device_met){device_apart(c), 0});
+    else if (st == CHOIR_OK && gpus)
         st = start_gpus(c, &x);
     tree_answers_free(&x);
     return st;
 }
 
-/* A communicator whose GPUs do not reach each other is one of host memory, on all ranks. */
 static enum choir_status stage_gpus(struct choir_comm *c)
 {
     struct tree_answers x;
-    bool all = true;
-    enum choir_status st = tree_answers(c, sizeof(all), &x);
-    for (uint32_t r = 0; r < c->host.size && st == CHOIR_OK; r++)
-        all &= *(const bool *)x.blob[r];
+    struct device_met met = {DEVICE_MAPPED, 0};
+    enum choir_status st = tree_answers(c, sizeof(met), &x);
+    for (uint32_t r = 0; r < c->host.size && st == CHOIR_OK && met.why == DEVICE_MAPPED; r++)
+        memcpy(&met, x.blob[r], sizeof(met));
     tree_answers_free(&x);
-    if (st != CHOIR_OK)
+    if (st != CHOIR_OK || c->slice_bytes) /* pinned, by all */
         return st;
-    if (all)
-        return device_prove(c);
-    device_close(c);
-    return CHOIR_OK;
+    return met.why == DEVICE_MAPPED ? device_prove(c) : start_pinned(c, met);
 }
 
 static void announce(struct choir_comm *c, uint64_t ns)

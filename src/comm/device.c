@@ -5,6 +5,9 @@
  * communicator, as a host call would have done.
  *
  * All ranks of an operation make a device call: that is in its signature.
+ *
+ * So it is where all ranks have GPUs that map each other's memory. Else GPU memory goes through the host (staged.c): which of
+ * the two is agreed when the communicator is created.
  */
 #include "base/knob.h"
 #include "comm/comm.h"
@@ -26,18 +29,24 @@ struct comm_device {
 
 /* --- which calls are device calls ---------------------------------------------------------------------- */
 
+static int ordinal(const struct choir_comm *c)
+{
+    return c->device ? cuda_comm_ordinal(c->device->gpu) : c->staged ? staged_ordinal(c) : -1;
+}
+
 static enum choir_status where_is(struct choir_comm *c, const void *memory, const char *argument,
                                   struct cuda_pointer *out)
 {
     enum choir_status st = cuda_device_of_pointer(memory, out);
     if (st != CHOIR_OK)
         return comm_take_error(c, st);
-    if (out->where == CUDA_DEVICE && c->device && out->ordinal != cuda_comm_ordinal(c->device->gpu))
+    int own = ordinal(c);
+    if (out->where == CUDA_DEVICE && own >= 0 && out->ordinal != own)
         return comm_fail(c, CHOIR_ERR_POINTER,
                          "pass memory of the device that was current when the communicator was "
                          "created",
                          "%s is memory of GPU %d, the communicator is on GPU %d", argument,
-                         out->ordinal, cuda_comm_ordinal(c->device->gpu));
+                         out->ordinal, own);
     return CHOIR_OK;
 }
 
@@ -48,10 +57,10 @@ static enum choir_status no_gpu(struct choir_comm *c)
                          "stream is a CUDA stream: %s", base_error_thread()->text);
     return comm_fail(
         c, CHOIR_ERR_UNSUPPORTED,
-        "create the communicator after a first CUDA call on all its ranks, at most 16, "
-        "on one host and GPUs that reach each other",
-        "stream is a CUDA stream or a buffer is GPU memory, and the communicator has "
-        "no GPUs");
+        "make a CUDA call on this rank before the communicator is created; if there was one, see "
+        "the log",
+        "stream is a CUDA stream or a buffer is GPU memory, and the communicator has no GPU on "
+        "this rank");
 }
 
 enum choir_status device_call_stream(struct choir_comm *c, const void *in, const void *out,
@@ -76,9 +85,9 @@ enum choir_status device_call_stream(struct choir_comm *c, const void *in, const
                              a.where == CUDA_DEVICE ? "send" : "recv");
         *stream = stream_of_cuda(NULL);
     }
-    if (!c->device)
+    if (!c->device && !c->staged)
         return no_gpu(c);
-    if ((in && a.where == CUDA_HOST) || (out && b.where == CUDA_HOST))
+    if (!c->staged && ((in && a.where == CUDA_HOST) || (out && b.where == CUDA_HOST)))
         return comm_fail(c, CHOIR_ERR_POINTER,
                          "pass GPU memory, or host memory of cudaMallocHost or cudaHostRegister",
                          "%s is host memory that the GPU cannot reach",
@@ -135,6 +144,8 @@ const char *device_algorithm(const struct choir_comm *c, const struct comm_call 
 {
     struct choir_shape shape;
     const char *flat = call_flat(c, call);
+    if (!c->device)
+        return call_algorithm(c, call);
     device_shape(c, call, c->host.rank, &shape);
     return flat ? flat : plan_table_choose(c->device->table, &shape, false);
 }
@@ -241,6 +252,8 @@ enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
     enum choir_status st = (enum choir_status)atomic_load(&c->host.broken);
     if (st != CHOIR_OK)
         return st;
+    if (comm_staged(c))
+        return staged_run(c, call, stream);
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
     st = run_locked(c, call, stream);
@@ -248,14 +261,12 @@ enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
     return st;
 }
 
-enum choir_status device_exchange(struct choir_comm *c, const struct comm_message *list, uint32_t n,
-                                  struct choir_stream *stream)
+static enum choir_status exchange_locked(struct choir_comm *c, const struct comm_message *list,
+                                         uint32_t n, struct choir_stream *stream)
 {
     struct choir_plan *plans[CUDA_RANKS] = {NULL};
     struct cuda_bound *bound = NULL;
     struct cuda_work w = {.type = CHOIR_UINT8, .signature = COMM_EXCHANGE_SIGNATURE ^ DEVICE_SALT};
-    if (!comm_enter(c))
-        return CHOIR_ERR_BUSY;
     ++c->host.sequence;
     enum choir_status st =
         exchange_plan(c, list, n, CUDA_SLOT_BYTES, CUDA_DEPTH, 1, &plans[c->host.rank]);
@@ -265,6 +276,17 @@ enum choir_status device_exchange(struct choir_comm *c, const struct comm_messag
     if (st == CHOIR_OK)
         st = enqueue(c, &w, stream);
     cuda_bound_free(bound);
+    return st;
+}
+
+enum choir_status device_exchange(struct choir_comm *c, const struct comm_message *list, uint32_t n,
+                                  struct choir_stream *stream)
+{
+    if (comm_staged(c))
+        return staged_exchange(c, list, n, stream);
+    if (!comm_enter(c))
+        return CHOIR_ERR_BUSY;
+    enum choir_status st = exchange_locked(c, list, n, stream);
     comm_leave(c);
     return st;
 }
@@ -311,7 +333,7 @@ void device_stop(struct choir_comm *c)
 
 uint64_t device_bytes(const struct choir_comm *c)
 {
-    return c->device ? cuda_comm_bytes(c->device->gpu) : 0;
+    return c->device ? cuda_comm_bytes(c->device->gpu) : staged_device_bytes(c);
 }
 
 /* Who can do without GPUs does not fail for them. */
@@ -321,41 +343,49 @@ static void without(const struct choir_comm *c)
              base_error_thread()->text, base_error_thread()->remedy);
 }
 
+static void not_mapped(const struct choir_comm *c)
+{
+    base_log(BASE_WARN, (int)c->host.rank, "no direct access between GPUs: %s; %s",
+             base_error_thread()->text, base_error_thread()->remedy);
+}
+
 void device_here(struct choir_comm *c)
 {
     if (cuda_here(&c->here) != CHOIR_OK)
         without(c);
 }
 
+/* What all ranks can tell before they try. */
+enum device_why device_apart(const struct choir_comm *c)
+{
+    return c->layout->hosts > 1        ? DEVICE_HOSTS
+           : c->host.size > CUDA_RANKS ? DEVICE_RANKS
+                                       : DEVICE_MAPPED;
+}
+
 void device_open(struct choir_comm *c, struct cuda_card *card)
 {
     struct cuda_comm *gpu = NULL;
-    *card = (struct cuda_card){0};
-    if (c->layout->hosts > 1)
+    bool off = !strcmp(knob_text(KNOB_CUDA_P2P), "off");
+    *card = (struct cuda_card){.present = c->here != NULL, .off = off};
+    if (!c->here || device_apart(c) != DEVICE_MAPPED || off)
         return;
-    if (cuda_comm_open(c->here, c->host.rank, c->host.size, c->timeout_ns, card, &gpu) !=
-        CHOIR_OK) {
-        without(c);
+    if (cuda_comm_open(c->here, c->host.rank, c->host.size, c->timeout_ns, card, &gpu) != CHOIR_OK)
+        not_mapped(c);
+    c->device = gpu ? calloc(1, sizeof(*c->device)) : NULL;
+    if (!c->device) {
+        cuda_comm_close(gpu), *card = (struct cuda_card){.present = 1};
         return;
     }
-    c->device = gpu ? calloc(1, sizeof(*c->device)) : NULL;
-    if (c->device)
-        c->device->gpu = gpu;
-    else
-        cuda_comm_close(gpu), *card = (struct cuda_card){0};
+    c->device->gpu = gpu;
 }
 
 static enum choir_status meet(struct choir_comm *c, const struct cuda_card *card)
 {
     struct comm_device *d = c->device;
     bool same[CUDA_RANKS];
-    for (uint32_t r = 0; r < c->host.size; r++) {
+    for (uint32_t r = 0; r < c->host.size; r++)
         same[r] = !memcmp(&c->host.member[r]->id, &host_process.id, sizeof(host_process.id));
-        if (!card[r].present)
-            return base_fail(CHOIR_ERR_UNSUPPORTED,
-                             "use CUDA on all ranks before the communicator is created, or on none",
-                             "rank %u has a GPU and rank %u has none", c->host.rank, r);
-    }
     enum choir_status st = cuda_comm_meet(d->gpu, card, same);
     plan_cluster_default(&d->cluster, c->layout);
     cuda_comm_cluster(d->gpu, &d->cluster);
@@ -367,14 +397,44 @@ static enum choir_status meet(struct choir_comm *c, const struct cuda_card *card
     return st;
 }
 
-bool device_meet(struct choir_comm *c, const struct cuda_card *card)
+struct device_met device_meet(struct choir_comm *c, const struct cuda_card *card)
 {
-    if (!c->device)
-        return false;
+    for (uint32_t r = 0; r < c->host.size; r++)
+        if (!card[r].present)
+            return (struct device_met){DEVICE_NONE, r};
+    for (uint32_t r = 0; r < c->host.size; r++)
+        if (!card[r].bytes)
+            return (struct device_met){card[r].off ? DEVICE_OFF : DEVICE_UNREACHED, r};
     if (meet(c, card) == CHOIR_OK)
-        return true;
-    without(c);
-    return false;
+        return (struct device_met){DEVICE_MAPPED, 0};
+    not_mapped(c);
+    return (struct device_met){DEVICE_UNREACHED, c->host.rank};
+}
+
+static void say_why(const struct choir_comm *c, struct device_met met, char *text, size_t bytes)
+{
+    if (met.why == DEVICE_HOSTS)
+        snprintf(text, bytes, "ranks on %u hosts", c->layout->hosts);
+    else if (met.why == DEVICE_RANKS)
+        snprintf(text, bytes, "%u ranks, %u map each other at most", c->host.size, CUDA_RANKS);
+    else if (met.why == DEVICE_NONE)
+        snprintf(text, bytes, "rank %u has no GPU", met.rank);
+    else if (met.why == DEVICE_OFF)
+        snprintf(text, bytes, "CHOIR_CUDA_P2P is off on rank %u", met.rank);
+    else
+        snprintf(text, bytes, "rank %u and the GPUs of others do not map each other, see its log",
+                 met.rank);
+}
+
+void device_stage(struct choir_comm *c, struct device_met met)
+{
+    char why[80];
+    say_why(c, met, why, sizeof(why));
+    device_close(c);
+    c->slice_bytes = (uint64_t)knob_int(KNOB_CUDA_SLICE);
+    base_log(BASE_INFO, (int)c->host.rank, "GPU memory goes through the host: %s", why);
+    if (c->here && staged_open(c) != CHOIR_OK)
+        without(c);
 }
 
 enum choir_status device_prove(struct choir_comm *c)
@@ -386,17 +446,20 @@ enum choir_status device_prove(struct choir_comm *c)
     d->timer = (struct service_timer){.period_ns = FAULT_PERIOD_NS, .fn = look, .arg = c};
     d->timed = true;
     service_timer_add(&d->timer);
+    base_log(BASE_INFO, (int)c->host.rank, "GPU memory is mapped by all ranks");
     return CHOIR_OK;
 }
 
 void device_close(struct choir_comm *c)
 {
     struct comm_device *d = c->device;
+    if (d && d->timed)
+        service_timer_remove(&d->timer);
+    if (d)
+        cuda_comm_quiesce(d->gpu); /* before its plans' memory goes, and the thread that copies */
+    staged_close(c);
     if (!d)
         return;
-    if (d->timed)
-        service_timer_remove(&d->timer);
-    cuda_comm_quiesce(d->gpu); /* before its plans' memory goes */
     plan_cache_free(d->bound);
     plan_table_free(d->table);
     cuda_comm_close(d->gpu);

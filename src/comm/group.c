@@ -172,6 +172,12 @@ static bool turn(struct entry *e, enum choir_status *st)
     return true;
 }
 
+static enum choir_status enqueue(struct entry *e)
+{
+    return e->messages ? device_exchange(e->comm, e->messages, e->message_count, e->stream)
+                       : device_run(e->comm, &e->call, e->stream);
+}
+
 /* Device calls: in the order in which host calls are prepared. */
 static enum choir_status enqueue_all(void)
 {
@@ -179,11 +185,10 @@ static enum choir_status enqueue_all(void)
     for (int pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < g.count; i++) {
             struct entry *e = &g.entry[i];
-            if (!stream_is_cuda(e->stream) || (e->messages != NULL) != !pass)
+            if (!stream_is_cuda(e->stream) || comm_staged(e->comm) ||
+                (e->messages != NULL) != !pass)
                 continue;
-            enum choir_status st =
-                e->messages ? device_exchange(e->comm, e->messages, e->message_count, e->stream)
-                            : device_run(e->comm, &e->call, e->stream);
+            enum choir_status st = enqueue(e);
             first = first == CHOIR_OK ? st : first;
         }
     return first;
@@ -250,15 +255,21 @@ static void clear(void)
     g.count = g.creations = 0;
 }
 
-/* Exchanges before collectives, each in call order: the same on both ends of every pair. */
+static enum choir_status prepare_or_enqueue(struct entry *e)
+{
+    if (!stream_is_cuda(e->stream))
+        return prepare(e);
+    return comm_staged(e->comm) ? enqueue(e) : CHOIR_OK;
+}
+
+/* Exchanges before collectives, each in call order: the same on both ends of every pair. GPU memory that goes through the host
+ * takes its turns among the others; the rest of device calls has an order of its own. */
 static enum choir_status prepare_all(void)
 {
     for (int pass = 0; pass < 2; pass++)
         for (uint32_t i = 0; i < g.count; i++) {
             enum choir_status st =
-                (g.entry[i].messages != NULL) == !pass && !stream_is_cuda(g.entry[i].stream)
-                    ? prepare(&g.entry[i])
-                    : CHOIR_OK;
+                (g.entry[i].messages != NULL) == !pass ? prepare_or_enqueue(&g.entry[i]) : CHOIR_OK;
             if (st == CHOIR_OK)
                 continue;
             for (uint32_t k = 0; k < g.count;

@@ -177,7 +177,8 @@ enum choir_status choir_comm_finalize(choir_comm *c)
         return base_fail(CHOIR_ERR_STATE, "wait until choir_comm_status is CHOIR_OK",
                          "comm is being created");
     /* Operations of streams: all that were called before have ended. */
-    while (atomic_load(&c->served) != c->tickets && !atomic_load(&c->host.broken))
+    staged_drain(c);
+    while (atomic_load(&c->served) != atomic_load(&c->tickets) && !atomic_load(&c->host.broken))
         sched_yield();
     c->memo.bound = NULL;
     uint32_t ready = COMM_READY;
@@ -275,8 +276,11 @@ enum choir_status choir_comm_memory(choir_comm *c, struct choir_memory *memory)
     memory->shared_bytes = atomic_load(&c->host.shared_bytes);
     memory->plans = c->plans ? plan_cache_count(c->plans) : 0;
     memory->peers = atomic_load(&c->host.links);
-    if (memory->bytes >= sizeof(*memory)) /* not a program of before device_bytes */
+    /* Programs of before these members do not have them. */
+    if (memory->bytes >= offsetof(struct choir_memory, pinned_bytes))
         memory->device_bytes = device_bytes(c);
+    if (memory->bytes >= sizeof(*memory))
+        memory->pinned_bytes = staged_pinned(c);
     return CHOIR_OK;
 }
 

@@ -216,7 +216,7 @@ enum choir_status task_prepare(struct choir_comm *c, const struct comm_call *cal
 {
     enum choir_status st = task_bind(c, call, exchange, t);
     if (st == CHOIR_OK)
-        t->ticket = c->tickets++;
+        t->ticket = atomic_fetch_add_explicit(&c->tickets, 1, memory_order_relaxed);
     return st;
 }
 
@@ -279,8 +279,12 @@ enum choir_status run_slice(struct comm_task *t, bool *ended)
 enum choir_status run_task(struct comm_task *t)
 {
     enum choir_status st;
-    while (base_unlikely(!task_turn(t)))
-        sched_yield(); /* operations of streams come first; they have deadlines of their own */
+    uint64_t start = 0;
+    while (base_unlikely(!task_turn(t))) {
+        sched_yield(); /* operations of streams come first; they have deadlines of their own, */
+        if (comm_staged(t->comm)) /* but a CUDA stream may never come to them */
+            staged_late(t->comm, &start, t->limit_ns);
+    }
     bool ended = false;
     do
         st = run_slice(t, &ended);
@@ -336,13 +340,13 @@ bool run_memo(struct choir_comm *c, const struct comm_call *call, enum choir_sta
     const struct comm_memo *m = &c->memo;
     if (!memo_fits(m, call) || !comm_enter(c))
         return false;
-    uint64_t ticket = c->tickets;
-    if (atomic_load_explicit(&c->served, memory_order_acquire) != ticket ||
-        atomic_load(&c->host.broken)) {
+    uint64_t ticket = atomic_load_explicit(&c->tickets, memory_order_relaxed);
+    if (comm_staged(c) || atomic_load_explicit(&c->served, memory_order_acquire) != ticket ||
+        atomic_load(&c->host.broken)) { /* staged: replays draw tickets too */
         comm_leave(c);
         return false;
     }
-    c->tickets = ticket + 1;
+    atomic_store_explicit(&c->tickets, ticket + 1, memory_order_relaxed);
     struct host_op *op = &c->op;
     op->combine = m->combine;
     count_op(c, call, m->signature);

@@ -23,15 +23,15 @@ struct cuda_device;
 /* What the other ranks need to know of a rank's GPU. */
 struct cuda_card {
     uint32_t present; /* 0: the rank has none, and nothing else is set */
+    uint32_t off;     /* it is not to be mapped */
     int32_t ordinal;  /* in its own process */
     uint8_t uuid[16];
-    uint64_t address, bytes; /* of its mailbox, in its own process */
+    uint64_t address, bytes; /* of its mailbox, in its own process; bytes 0: it has none */
     uint8_t handle[64];      /* for other processes of the host */
 };
 /* The device of the thread's current context, if the process uses CUDA; else *device = NULL, which is no error. */
 enum choir_status cuda_here(struct cuda_device **device);
-/* Makes the GPU side of a communicator on a device, if it fits (at most CUDA_RANKS, all on one host); else *comm = NULL and
- * card->present = 0, which is no error. device NULL: so, too. */
+/* Makes the GPU side of a communicator whose ranks, at most CUDA_RANKS, map each other's memory. After an error *comm = NULL. */
 enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint32_t ranks,
                                  uint64_t limit_ns, struct cuda_card *card,
                                  struct cuda_comm **comm);

@@ -203,10 +203,8 @@ enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint
                                  uint64_t limit_ns, struct cuda_card *card, struct cuda_comm **out)
 {
     CUstreamCaptureMode mode;
-    *card = (struct cuda_card){0};
     *out = NULL;
-    if (!device || ranks > CUDA_RANKS)
-        return CHOIR_OK;
+    choir_assert(device && ranks <= CUDA_RANKS);
     sweep();
     struct cuda_comm *comm = calloc(1, sizeof(*comm)), at_device = {.device = device};
     if (!comm)
