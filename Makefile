@@ -78,7 +78,7 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(BUILD)/libchoir_internal.
 	$(CC) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(LDFLAGS)
 $(BUILD)/tests/test_choir_plan: $(BUILD)/bin/choir-plan
 # A GPU in miniature takes the place of functions of the library.
-$(BUILD)/tests/test_staged: $(BUILD)/obj/tests/mock/cuda.o
+$(BUILD)/tests/test_staged: $(BUILD)/obj/tests/mock/cuda.o $(BUILD)/obj/tests/mock/mapped.o
 $(BUILD)/tests/test_staged: LIBS += -Wl,--allow-multiple-definition
 # An algorithm from outside: the public header, and no library.
 $(BUILD)/tests/plugin/%.so: tests/plugin/%.c include/choir_algorithm.h include/choir.h

@@ -15,6 +15,7 @@ struct job {
     struct choir_id id;
     int operations;
     uint64_t seed, slot;
+    bool p2p;   /* GPUs map each other */
     bool mixed; /* each rank draws where its memory is, and rank 1 has no GPU */
 };
 
@@ -52,7 +53,8 @@ static void run(struct job j, int ranks, int per_process, int hosts, const char 
 {
     char text[64];
     snprintf(text, sizeof(text), "CHOIR_CUDA_SLICE=%s", slice);
-    const char *env[] = {text, "CHOIR_CUDA_P2P=off", "CHOIR_TIMEOUT=20s", NULL};
+    const char *env[] = {text, j.p2p ? "CHOIR_CUDA_P2P=auto" : "CHOIR_CUDA_P2P=off",
+                         "CHOIR_TIMEOUT=20s", NULL};
     struct test_ranks t = {.ranks = ranks,
                            .per_process = per_process,
                            .hosts = hosts,
@@ -88,13 +90,59 @@ static void mixed(void)
     run(drawn_job(few, true), 4, 2, 2, "8K", drawn_body);
 }
 
-/* --- graphs ------------------------------------------------------------------------------------------------ */
-
 static void fill(float *to, int rank, uint32_t round)
 {
     for (uint32_t i = 0; i < COUNT; i++)
         to[i] = (float)(test_mix(round * 77 + (uint32_t)rank * 7919u + i) % 1000);
 }
+
+/* --- plain memory where kernels move the data ------------------------------------------------------------- */
+
+static void plain_body(int rank, int size, void *arg)
+{
+    const struct job *j = arg;
+    struct mock_gpu g;
+    choir_comm *c;
+    mock_gpu_open(&g);
+    CHECK_OK(choir_comm_create(&j->id, rank, size, NULL, &c));
+    CHECK(c->device && c->staged && !c->slice_bytes);
+    uint64_t draw = j->seed;
+    for (int i = 0; i < j->operations; i++) {
+        struct matrix_op op;
+        matrix_draw(&op, (enum choir_kind)(test_mix(draw++) % CHOIR_KINDS), size, j->slot, &draw);
+        op.rank = rank;
+        op.mapped = op.sample.special = false;
+        op.sample.op = CHOIR_MAX; /* of one rank: its input */
+        op.elsewhere = i % 4 ? NULL : &g.elsewhere;
+        matrix_run(c, &op, g.choir);
+    }
+    /* One buffer of each, and replays. */
+    float *there = mock_gpu_alloc(&g, COUNT * 4), *in = malloc(COUNT * 4), *out = malloc(COUNT * 4);
+    mock_capture_begin(&g);
+    CHECK_OK(choir_all_reduce(c, in, there, COUNT, CHOIR_FLOAT32, CHOIR_SUM, g.choir));
+    CHECK_OK(choir_all_reduce(c, there, out, COUNT, CHOIR_FLOAT32, CHOIR_SUM, g.choir));
+    struct mock_graph *graph = mock_capture_end(&g);
+    for (uint32_t round = 0; round < 20; round++) {
+        fill(in, 0, round);
+        memset(out, 0, COUNT * 4);
+        mock_replay(&g, graph);
+        mock_gpu_wait(&g);
+        CHECK(!memcmp(in, out, COUNT * 4));
+    }
+    CHECK_OK(choir_comm_destroy(c));
+    mock_graph_free(graph);
+    free(in), free(out);
+    mock_gpu_close(&g);
+}
+
+static void plain(void)
+{
+    struct job j = drawn_job(TEST_BY_EFFORT(40, 150, 1000), false);
+    j.p2p = true;
+    run(j, 1, 1, 1, "4M", plain_body);
+}
+
+/* --- graphs ------------------------------------------------------------------------------------------------ */
 
 static void check_sum(const float *from, int size, uint32_t round, float factor)
 {
@@ -389,5 +437,5 @@ static void order(void)
     run((struct job){0}, 2, 1, 2, "8K", order_body);
 }
 
-TEST_MAIN(TEST(drawn), TEST(mixed), TEST(graphs), TEST(order), TEST(mismatch), TEST(late),
-          TEST(abort_it), TEST(death), TEST(stuck))
+TEST_MAIN(TEST(drawn), TEST(mixed), TEST(plain), TEST(graphs), TEST(order), TEST(mismatch),
+          TEST(late), TEST(abort_it), TEST(death), TEST(stuck))

@@ -11,7 +11,7 @@
  *   memory.c    shared memory, registration, windows op.c        made operations
  *   counts.c    v-forms that exchange counts first    slice.c     long operations in slices
  *   device.c    operations on GPU memory              staged.c    the same through the host: their turn
- *   staged_call.c  and what a stream does for them
+ *   staged_call.c  and what a stream does for them    bounce.c    plain host memory for kernels
  */
 #ifndef COMM_COMM_H
 #define COMM_COMM_H
@@ -148,7 +148,8 @@ struct choir_comm {
     int left_peer;                /* ... this rank, which has left */
     struct cuda_device *here;     /* the GPU of the thread that created it, or NULL */
     struct comm_device *device;   /* its GPU side, where all ranks' map each other, or NULL */
-    struct comm_staged *staged;   /* how its GPU's memory goes through the host, or NULL */
+    struct comm_staged
+        *staged; /* how its GPU's memory, or plain memory for it, goes through the host, or NULL */
 };
 #define COMM_MAGIC 0x63686f6972636f6dull
 
@@ -351,7 +352,8 @@ enum choir_status device_call_stream(struct choir_comm *c, const void *in, const
 const char *device_algorithm(const struct choir_comm *c, const struct comm_call *call);
 enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
                              struct choir_stream *stream);
-enum choir_status device_exchange(struct choir_comm *c, const struct comm_message *list, uint32_t n,
+/* list: its memory may change. */
+enum choir_status device_exchange(struct choir_comm *c, struct comm_message *list, uint32_t n,
                                   struct choir_stream *stream);
 /* Of a creation: a card for the others; once all are here; once all have met. Where GPUs do not all map each other, their memory goes
  * through the host, on all ranks. */

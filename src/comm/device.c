@@ -11,6 +11,7 @@
  */
 #include "base/knob.h"
 #include "comm/comm.h"
+#include "comm/staged.h"
 #include "cuda/engine.h"
 #include <stdlib.h>
 #include <string.h>
@@ -85,14 +86,7 @@ enum choir_status device_call_stream(struct choir_comm *c, const void *in, const
                              a.where == CUDA_DEVICE ? "send" : "recv");
         *stream = stream_of_cuda(NULL);
     }
-    if (!c->device && !c->staged)
-        return no_gpu(c);
-    if (!c->staged && ((in && a.where == CUDA_HOST) || (out && b.where == CUDA_HOST)))
-        return comm_fail(c, CHOIR_ERR_POINTER,
-                         "pass GPU memory, or host memory of cudaMallocHost or cudaHostRegister",
-                         "%s is host memory that the GPU cannot reach",
-                         in && a.where == CUDA_HOST ? "send" : "recv");
-    return CHOIR_OK;
+    return c->device || c->staged ? CHOIR_OK : no_gpu(c);
 }
 
 /* --- plans ---------------------------------------------------------------------------------------------- */
@@ -256,7 +250,10 @@ enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
         return staged_run(c, call, stream);
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
-    st = run_locked(c, call, stream);
+    struct bounce b = {.comm = c, .call = *call, .stream = stream_cuda(stream)};
+    st = bounce_in(&b);
+    if (st == CHOIR_OK)
+        st = bounce_out(&b, run_locked(c, &b.call, stream));
     comm_leave(c);
     return st;
 }
@@ -279,14 +276,17 @@ static enum choir_status exchange_locked(struct choir_comm *c, const struct comm
     return st;
 }
 
-enum choir_status device_exchange(struct choir_comm *c, const struct comm_message *list, uint32_t n,
+enum choir_status device_exchange(struct choir_comm *c, struct comm_message *list, uint32_t n,
                                   struct choir_stream *stream)
 {
     if (comm_staged(c))
         return staged_exchange(c, list, n, stream);
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
-    enum choir_status st = exchange_locked(c, list, n, stream);
+    struct bounce b = {.comm = c, .stream = stream_cuda(stream)};
+    enum choir_status st = bounce_messages_in(&b, list, n);
+    if (st == CHOIR_OK)
+        st = bounce_out(&b, exchange_locked(c, list, n, stream));
     comm_leave(c);
     return st;
 }
@@ -378,6 +378,9 @@ void device_open(struct choir_comm *c, struct cuda_card *card)
         return;
     }
     c->device->gpu = gpu;
+    if (staged_open(c) != CHOIR_OK) /* such calls are refused then */
+        base_log(BASE_WARN, (int)c->host.rank, "no memory of malloc on CUDA streams: %s; %s",
+                 base_error_thread()->text, base_error_thread()->remedy);
 }
 
 static enum choir_status meet(struct choir_comm *c, const struct cuda_card *card)

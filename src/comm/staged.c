@@ -8,17 +8,28 @@
 #include "comm/staged.h"
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <time.h>
 
 #define SPIN_NS 50000u
 #define PAUSE_NS 50000u /* at most, while something may come */
+#define PLAIN_BYTES (1u << 20)
+
+/* What it has of its own, unless it was captured. */
+static void clean(struct staged_item *i)
+{
+    call_free(&i->task.call_copy);
+    free(i->move);
+    i->move = NULL;
+}
 
 /* --- items ------------------------------------------------------------------------------------------------ */
 
 static void append(struct comm_staged *s, struct staged_item *i)
 {
-    i->task.ticket = atomic_fetch_add_explicit(&s->comm->tickets, 1, memory_order_relaxed);
+    if (!i->move)
+        i->task.ticket = atomic_fetch_add_explicit(&s->comm->tickets, 1, memory_order_relaxed);
     i->next = NULL;
     i->running = true;
     *s->last = i;
@@ -56,7 +67,7 @@ static void finish(struct comm_staged *s, struct staged_item *i)
     if (i->captured)
         return;
     s->queued--;
-    call_free(&i->task.call_copy);
+    clean(i);
     i->next = s->idle;
     s->idle = i;
 }
@@ -66,6 +77,20 @@ static void done(struct comm_staged *s, struct staged_item *i)
     i->waiting--;
     i->done++;
     cuda_staged_done(s->gpu, i->index);
+}
+
+/* A call of kernels waits for its copies. */
+static void move(struct comm_staged *s, struct staged_item *i)
+{
+    bool out = i->done || !i->moves[0];
+    const struct staged_move *m = i->move + (out ? i->moves[0] : 0);
+    pthread_mutex_unlock(&s->lock);
+    for (uint32_t k = 0; k < i->moves[out]; k++)
+        memcpy(m[k].to, m[k].from, m[k].bytes);
+    pthread_mutex_lock(&s->lock);
+    done(s, i);
+    i->ended = i->done == i->posts;
+    finish(s, i);
 }
 
 static bool take_posts(struct comm_staged *s)
@@ -78,13 +103,15 @@ static bool take_posts(struct comm_staged *s)
         i->waiting++;
         if (!i->running)
             begin_replay(s, i);
+        if (i->move)
+            move(s, i);
     }
     return any;
 }
 
 static bool may_run(const struct staged_item *i)
 {
-    return !i->ended && (i->task.begun || task_turn(&i->task));
+    return !i->move && !i->ended && (i->task.begun || task_turn(&i->task));
 }
 
 /* Runs a slice whose time has come; its post is done then, whatever came of it. */
@@ -115,6 +142,8 @@ static bool fail_all(struct comm_staged *s)
             task_end(&i->task, (enum choir_status)atomic_load(&s->comm->host.broken));
             any = i->ended = true;
         }
+        if (i->move && i->done == i->posts) /* the rest is lost */
+            i->ended = true;
         for (; i->waiting; any = true)
             done(s, i);
         finish(s, i);
@@ -212,7 +241,7 @@ struct staged_item *staged_take(struct comm_staged *s)
 
 void staged_give(struct comm_staged *s, struct staged_item *i)
 {
-    call_free(&i->task.call_copy);
+    clean(i);
     pthread_mutex_lock(&s->lock);
     i->next = s->idle;
     s->idle = i;
@@ -253,6 +282,15 @@ enum choir_status staged_reserve(struct comm_staged *s, uint64_t bytes)
     return st;
 }
 
+enum choir_status staged_post_and_wait(struct comm_staged *s, struct CUstream_st *stream,
+                                       const struct staged_item *i)
+{
+    uint32_t index = i->index; /* it may end once it is posted */
+    bool captured = i->captured;
+    enum choir_status st = cuda_staged_post(s->gpu, stream, index);
+    return st == CHOIR_OK ? cuda_staged_wait(s->gpu, stream, index, 0, captured) : st;
+}
+
 /* --- life ------------------------------------------------------------------------------------------------------ */
 
 enum choir_status staged_open(struct choir_comm *c)
@@ -267,16 +305,18 @@ enum choir_status staged_open(struct choir_comm *c)
     /* To pin memory later may wait for what runs on the GPU. */
     enum choir_status st = cuda_staged_open(c->here, &s->gpu);
     if (st == CHOIR_OK)
-        st = staged_reserve(s, room);
-    if (st == CHOIR_OK)
+        st = staged_reserve(s, c->slice_bytes ? room : PLAIN_BYTES);
+    if (st == CHOIR_OK && c->slice_bytes) /* else kernels move the data */
         st = cuda_staged_alloc(s->gpu, 2 * room + BASE_LINE, &memory);
     if (st != CHOIR_OK) {
         cuda_staged_close(s->gpu);
         free(s);
         return st;
     }
-    s->slot[0] = memory, s->slot[1] = memory + room;
-    s->scale = memory + 2 * room;
+    if (memory) {
+        s->slot[0] = memory, s->slot[1] = memory + room;
+        s->scale = memory + 2 * room;
+    }
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->news, NULL);
     c->staged = s;
@@ -308,7 +348,7 @@ void staged_late(struct choir_comm *c, uint64_t *since, uint64_t limit_ns)
 
 static void free_item(struct staged_item *i)
 {
-    call_free(&i->task.call_copy);
+    clean(i);
     if (i->task.owns_bound) /* its posts never came */
         slice_unbind(&i->task);
     if (i->captured) {

@@ -10,6 +10,11 @@
  * An operation on its way through a stream: a task that begins when the stream has come to it. The stream posts each of its
  * slices; the communicator's thread runs them and says that they are done. One that was captured is run by every replay.
  */
+struct staged_move {
+    void *to;
+    const void *from;
+    uint64_t bytes;
+};
 struct staged_item {
     struct staged_item *next; /* in `active`, or in `idle` */
     uint32_t index;
@@ -21,6 +26,9 @@ struct staged_item {
     uint64_t posts;         /* of one run */
     uint64_t waiting, done; /* of the present run: posts that have come and are not done; done */
     uint64_t scale;         /* of a scaled sum, one element */
+    /* bounce.c: no task, but so many copies at the first post, and at the last. */
+    struct staged_move *move;
+    uint32_t moves[2];
 };
 
 struct comm_staged {
@@ -53,5 +61,22 @@ void staged_submit(struct comm_staged *s, struct staged_item *item);
 void staged_lose(struct comm_staged *s, struct staged_item *item, uint64_t posts);
 /* Makes s->whole so long. What is outgrown stays: a stream, or a graph, may still use it. */
 enum choir_status staged_reserve(struct comm_staged *s, uint64_t bytes);
+enum choir_status staged_post_and_wait(struct comm_staged *s, struct CUstream_st *stream,
+                                       const struct staged_item *item);
+
+/* bounce.c: around what a call puts into its stream. A failure of the first: nothing is in it. */
+struct bounce {
+    struct choir_comm *comm;
+    struct CUstream_st *stream;
+    struct comm_call call;    /* plain host memory becomes pinned memory */
+    struct staged_item *item; /* NULL: there is none */
+    uint8_t *pinned[2];
+    uint64_t posts;
+    bool outputs;
+};
+enum choir_status bounce_in(struct bounce *b);
+enum choir_status bounce_messages_in(struct bounce *b, struct comm_message *list, uint32_t n);
+enum choir_status bounce_out(struct bounce *b,
+                             enum choir_status status); /* what came of the call */
 
 #endif

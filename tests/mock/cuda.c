@@ -11,7 +11,7 @@
 
 #define GPUS 8 /* ranks of a process that have memory at a time */
 
-enum what { COPY, POST, WAIT, DELAY };
+enum what { COPY, POST, WAIT, DELAY, CALL };
 struct order {
     enum what what;
     struct cuda_staged *s;
@@ -19,6 +19,7 @@ struct order {
     uint64_t bytes, number; /* DELAY: us in number; POST, WAIT: the item */
     uint32_t count;
     bool captured;
+    void (*fn)(void *arg); /* CALL, of `to` */
 };
 struct list {
     struct order *order;
@@ -48,6 +49,11 @@ struct cuda_staged {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct mock_stream *streams;
 static uint8_t *memory;
+static struct {
+    const uint8_t *from;
+    uint64_t bytes;
+} pinned[1000]; /* some of it may be no more */
+static uint32_t pins;
 static bool taken[GPUS];
 static _Thread_local bool has_gpu;
 
@@ -70,6 +76,9 @@ static void carry_out(const struct order *o)
     switch (o->what) {
     case COPY:
         memcpy(o->to, o->from, o->bytes);
+        break;
+    case CALL:
+        o->fn(o->to);
         break;
     case DELAY:
         usleep((useconds_t)o->number);
@@ -118,6 +127,11 @@ static enum choir_status put(struct CUstream_st *stream, const struct order *o)
     pthread_cond_broadcast(&s->moved);
     pthread_mutex_unlock(&s->lock);
     return CHOIR_OK;
+}
+
+void mock_put(struct CUstream_st *stream, void (*fn)(void *), void *arg)
+{
+    put(stream, &(struct order){.what = CALL, .fn = fn, .to = arg});
 }
 
 /* False: it is broken. */
@@ -295,6 +309,10 @@ enum choir_status cuda_staged_alloc(struct cuda_staged *s, uint64_t bytes, uint8
     memset(*out, 0x5a, bytes);
     s->memory[s->memories++] = *out;
     s->bytes += bytes;
+    pthread_mutex_lock(&lock);
+    CHECK(pins < sizeof(pinned) / sizeof(pinned[0]));
+    pinned[pins].from = *out, pinned[pins++].bytes = bytes;
+    pthread_mutex_unlock(&lock);
     return CHOIR_OK;
 }
 
@@ -320,6 +338,19 @@ enum choir_status cuda_staged_capturing(struct cuda_staged *s, struct CUstream_s
     (void)s;
     *capturing = ((struct mock_stream *)stream)->capturing;
     return CHOIR_OK;
+}
+
+bool mock_reaches(const void *p, uint64_t bytes)
+{
+    struct cuda_pointer where;
+    cuda_device_of_pointer(p, &where);
+    bool yes = !bytes || where.where == CUDA_DEVICE;
+    pthread_mutex_lock(&lock);
+    for (uint32_t i = 0; i < pins && !yes; i++)
+        yes = (const uint8_t *)p >= pinned[i].from &&
+              (const uint8_t *)p + bytes <= pinned[i].from + pinned[i].bytes;
+    pthread_mutex_unlock(&lock);
+    return yes;
 }
 
 static void is_gpu(const void *p, uint64_t bytes)

@@ -16,6 +16,7 @@
 #define MOCK_GPU_BYTES (64u << 20)
 
 struct mock_stream;
+struct cuda_staged;
 struct mock_gpu { /* of one rank */
     struct mock_stream *stream;
     choir_stream *choir;
@@ -37,6 +38,11 @@ void mock_replay(struct mock_gpu *g, const struct mock_graph *graph);
 void mock_graph_free(struct mock_graph *graph);
 /* The stream does nothing more, as after a kernel that failed. */
 void mock_gpu_break(struct mock_gpu *g);
+/* Puts fn(arg) into a stream; whether a GPU reaches memory. */
+void mock_put(struct CUstream_st *stream, void (*fn)(void *arg), void *arg);
+bool mock_reaches(const void *memory, uint64_t bytes);
+enum choir_status cuda_staged_quiesce(
+    struct cuda_staged *s); /* as in cuda/staged.h; s may be NULL */
 /* A kernel that takes so long. */
 void mock_delay(struct mock_gpu *g, uint32_t us);
 
