@@ -5,51 +5,64 @@
  * It needs no CUDA header, and the library is not linked with CUDA: the driver (libcuda.so.1, 12.0 or newer) is found at run
  * time; where there is none, host calls work as ever. Everything else about the calls is in choir.h.
  *
- * 1. Which communicators have GPUs. Those whose processes all use CUDA already when they are created (anything has
- * initialised it), of at most 16 ranks, all on one host, on GPUs that all reach each other. A rank's GPU is the current one
- * of the thread that creates; ranks may share one (processes take turns of milliseconds on it). Every other communicator is
- * one of host memory, on all its ranks, and device calls on it are refused with CHOIR_ERR_UNSUPPORTED; what has failed on the
- * way there is in the log. Children (split, shrink, grow) are judged anew. Creation takes all memory for messages, 38.4 MiB a
- * rank, on every rank, and 24 MiB for plans (choir_comm_memory tells; CHOIR_CUDA_MEMORY bounds what all communicators of the
- * process hold on a GPU).
+ * 1. Which communicators have GPUs. A rank has one if its process uses CUDA already when the communicator is created (anything
+ * has initialised it): the current one of the thread that creates; ranks may share one (processes take turns of milliseconds
+ * on it). How GPU memory goes to other ranks is agreed then, and said in the log at level info:
+ *   - Mapped: all ranks have a GPU, are on one host, at most 16, and their GPUs all map each other's memory (CHOIR_CUDA_P2P is
+ *     not off). Kernels move the data. Creation takes all memory for messages, 38.4 MiB a rank, on every rank, and 24 MiB for
+ *     plans.
+ *   - Through the host: everywhere else (several hosts, GPUs that do not reach each other, more ranks, ranks without a GPU). The
+ *     stream copies inputs into pinned memory, a thread of the communicator runs the operation there as a host call, over any
+ *     transport, and the stream copies outputs back. Collectives go in slices of CHOIR_CUDA_SLICE (4 MiB), copies beside the
+ *     network, through 12 MiB of pinned memory; v-forms and groups of messages go whole, through memory that grows to the
+ *     longest. Long host calls on such a communicator go in the same slices.
+ * On a rank that has no GPU device calls are refused (CHOIR_ERR_UNSUPPORTED). Children (split, shrink, grow) are judged anew.
+ * choir_comm_memory tells what is held; CHOIR_CUDA_MEMORY bounds what all communicators of the process hold on a GPU.
  *
  * 2. Which calls are device calls. Those with a CUDA stream, and those without a stream of which a buffer is device memory:
- * they are on the legacy default stream. Collectives, their variable-count forms, send and receive, and groups of them. All
- * ranks of an operation make a device call. Host calls on the same communicator go on working, by turns with them.
- *   - Buffers are memory of the communicator's GPU, or host memory that CUDA allocated or registered. Memory of another GPU,
- *     of malloc or of cudaMallocManaged is refused (CHOIR_ERR_POINTER), device memory on a stream of choir_stream_create too
- *     (CHOIR_ERR_ARGUMENT). The stream is one of the communicator's GPU.
- *   - Operations are those of choir.h but for functions of the program (CHOIR_ERR_OP). A scaled operation's scale is read by
- *     the call if it is in memory of malloc, else when the kernel runs. choir_call.deadline_ns and config.restorable have no
- *     effect.
+ * they are on the legacy default stream. Collectives, their variable-count forms, send and receive, and groups of them. Mapped,
+ * all ranks of an operation make a device call, and host calls on the same communicator go on working, by turns with them.
+ * Through the host, device and host calls are the same operation to other ranks: some may have it in GPU memory, some in host
+ * memory; and a host call runs after the device calls made before it, for which it waits.
+ *   - Buffers are memory of the communicator's GPU or any host memory: mapped, kernels reach what CUDA allocated or registered
+ *     itself, other memory is copied by a thread when the stream comes to the call; through the host, the operation reads and
+ *     writes host memory where it is. Memory of another GPU or of cudaMallocManaged is refused (CHOIR_ERR_POINTER), device
+ *     memory on a stream of choir_stream_create too (CHOIR_ERR_ARGUMENT). The stream is one of the communicator's GPU.
+ *   - Operations are those of choir.h; functions of the program through the host only (mapped: CHOIR_ERR_OP). A scaled
+ *     operation's scale is read by the call if it is in memory of malloc, else when the operation runs. choir_call.deadline_ns
+ *     counts from when the stream has come to the operation through the host, and has no effect mapped; config.restorable has
+ *     none on GPU memory.
  *
  * 3. Order. A device call returns when it is queued. Its result is there, and its buffers may be used again, when the stream
  * has passed it (cudaStreamSynchronize, an event). All ranks queue the operations of a communicator in the same order. Where
  * one communicator is used on several streams, the program orders each operation behind the one before (cudaStreamWaitEvent);
  * different communicators need no order.
- *   - A kernel waits on its GPU for the kernels of other ranks. What holds a GPU up until its kernels have ended, while one
- *     of them waits for a call that the same thread or another rank of the process has still to make, deadlocks, as it does
- *     with any such library: cudaFree, cudaMalloc and cudaDeviceSynchronize are such calls. The first operation of its kind
- *     and size may allocate, once 16 MiB that a communicator has for its plans are used up.
+ *   - A kernel waits on its GPU for the kernels of other ranks, or for the host. What holds a GPU up until its kernels have
+ *     ended, while one of them waits for a call that the same thread or another rank of the process has still to make,
+ *     deadlocks, as it does with any such library: cudaFree, cudaMalloc and cudaDeviceSynchronize are such calls. The first
+ *     operation of its kind and size may allocate, once 16 MiB that a communicator has for its plans are used up; through the
+ *     host, a v-form or a group longer than all before and than CHOIR_CUDA_SLICE.
  *   - A thread that drives several ranks makes their calls of one operation in one group.
  *
  * 4. Graphs. Device calls may be captured, also the first ones of a communicator. A replay is an operation like others: each
  * rank launches its graph once for each, in the same order among the communicator's operations, and calls on the stream may
- * come between. Capture in relaxed or thread-local mode where other threads of the process create communicators or make
- * graphs meanwhile. The communicator is destroyed after the last replay.
+ * come between. Through the host each captured call keeps some memory; captured and queued ones are 16384 at most. Capture in
+ * relaxed or thread-local mode where other threads of the process create communicators or make graphs meanwhile. The
+ * communicator is destroyed after the last replay.
  *
  * 5. Errors. What a call finds wrong it returns. What is found later (a rank makes another call, does not come within
  * config.timeout_ns, dies, aborts) ends the kernels of all ranks, those to come and graphs' too: no stream hangs, and none
- * reports an error. Within some 20 ms choir_comm_status and every call return it, and choir_comm_last_error has the record.
+ * reports an error. (Through the host a peer is late when it has kept the operation waiting so long, not a stream.) Within
+ * some 20 ms choir_comm_status and every call return it, and choir_comm_last_error has the record.
  * Outputs are undefined after a failure: look at the status once the stream has been waited for. The GPU and other
  * communicators go on.
  *   - choir_comm_destroy waits for all that is queued in the GPU's context.
  *   - After fork the child can make no device call, as it can make none of CUDA.
  *
- * Not there yet: several hosts and GPUs that do not reach each other; access of peers to user buffers (all data goes through
- * the library's memory) and copy engines; host memory that is not pinned; functions of the program as operations; windows on
- * GPUs; suspending a communicator; a bound on the multiprocessors of a call; a stream of the library's own. Memory that
- * cuMemMap has mapped (expandable segments) is untried. NVLink multicast is never used.
+ * Not there yet: access of peers to user buffers (all data goes through the library's memory) and copy engines between GPUs;
+ * network cards that reach GPU memory; windows on GPUs; suspending a communicator; a bound on the multiprocessors of a call; a
+ * stream of the library's own. Memory that cuMemMap has mapped (expandable segments) is untried. NVLink multicast is never
+ * used.
  */
 #ifndef CHOIR_CUDA_H
 #define CHOIR_CUDA_H
