@@ -39,6 +39,22 @@ test-gpu:
 	@echo "skipped test-gpu: this library is built without CUDA"
 endif
 
+# The tests of GPUs on a driver of their own, where there is no GPU: a libcuda.so.1 that runs kernels on CPU threads, and a program
+# that runs one of them with it.
+ifneq ($(CUDA_H),)
+FAKE_CUDA := $(BUILD)/tests/fake/libcuda.so.1
+FAKE_OBJ  := $(patsubst %,$(BUILD)/obj/%.o,$(basename $(wildcard tests/fake_cuda/*.c tests/fake_cuda/*.cc)))
+$(BUILD)/obj/tests/fake_cuda/%.o: CPPFLAGS += -isystem $(dir $(CUDA_H))
+$(BUILD)/obj/tests/fake_cuda/%.o: tests/fake_cuda/%.cc
+	@mkdir -p $(@D)
+	$(CXX) $(CPPFLAGS) -std=c++17 $(OPT) $(WARN) -ffp-contract=off -fPIC -fvisibility=hidden -MMD -MP -c $< -o $@
+$(FAKE_CUDA): $(FAKE_OBJ)
+	@mkdir -p $(@D)
+	$(CXX) -shared -Wl,-soname,libcuda.so.1 -o $@ $^ -lpthread $(LDFLAGS)
+$(BUILD)/tests/test_fake_cuda_device: | $(BUILD)/tests/test_cuda_device
+$(filter $(BUILD)/tests/test_fake_%,$(TESTS)): | $(FAKE_CUDA) $(GPU_TESTS)
+endif
+
 ## check            rules of the house: dependencies, documented headers, exported symbols, format
 check: needs
 	$(BUILD_TESTS) all
