@@ -6,7 +6,7 @@
 #include "cuda/mailbox.h"
 
 /* By its own bytes, so that a message's two ends agree. */
-#define CUDA_WORDS_MOST (256u << 10)
+#define CUDA_WORDS_MOST (128u << 10)
 #define CUDA_LINES_MOST (2u << 20)
 enum cuda_form cuda_form_of(uint64_t bytes);
 uint32_t cuda_form_lanes(uint64_t bytes);

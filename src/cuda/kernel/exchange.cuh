@@ -69,9 +69,9 @@ DEV void output_word(const cuda_exchange_call &c, uint8_t *p, uint64_t w, uint64
 
 /* --- the two forms of a flagged message ------------------------------------------------------------------- */
 
-/* Words: member and line are one; a thread has one word at a time. batch: lines that a thread of pair.cuh has on the way. */
+/* Words: member and line are one; a thread has one word at a time. */
 struct words_form {
-    static constexpr uint32_t members = 1, each = 1, per_line = 1, batch = 1;
+    static constexpr uint32_t members = 1, each = 1, per_line = 1;
 
     static DEV uint8_t *buffer(const cuda_view &v, uint32_t owner, uint32_t from, uint32_t lane,
                                uint32_t slot)
@@ -109,7 +109,7 @@ struct words_form {
 };
 
 struct lines_form {
-    static constexpr uint32_t members = WIDE_MEMBERS, each = WIDE_EACH, per_line = 15, batch = 3;
+    static constexpr uint32_t members = WIDE_MEMBERS, each = WIDE_EACH, per_line = 15;
 
     static DEV uint8_t *buffer(const cuda_view &v, uint32_t owner, uint32_t from, uint32_t lane,
                                uint32_t slot)

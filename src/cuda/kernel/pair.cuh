@@ -41,47 +41,40 @@ DEV_CALL void pair_store_odd(uint8_t *p, uint64_t w, uint32_t left)
     store_word(p, w, left);
 }
 
-/* FORM::batch lines of a thread, from line `first` of a piece on. */
+/* The thread's words of a line of a piece. */
 template <class T, class FORM>
-DEV void pair_load(const cuda_adjust &adjust, const uint8_t *from, uint32_t bytes,
-                   const pair_share &my, uint32_t first, uint64_t word[][FORM::each])
+DEV void pair_load(const cuda_adjust &adjust, const uint8_t *from, uint32_t bytes, uint32_t line,
+                   uint32_t member, uint64_t *word)
 {
     bool whole = !((uintptr_t)from & 7);
     UNROLL
-    for (uint32_t u = 0; u < FORM::batch; u++) {
-        UNROLL
-        for (uint32_t k = 0; k < FORM::each; k++) {
-            uint32_t left, at = word_at<FORM>(first + u * my.step, my.member, k, bytes, &left);
-            word[u][k] = 0;
-            if (left == 8 && whole)
-                word[u][k] = *(const uint64_t *)(from + at);
-            else if (left)
-                word[u][k] = pair_load_odd(from + at, left);
-        }
+    for (uint32_t k = 0; k < FORM::each; k++) {
+        uint32_t left, at = word_at<FORM>(line, member, k, bytes, &left);
+        word[k] = 0;
+        if (left == 8 && whole)
+            word[k] = *(const uint64_t *)(from + at);
+        else if (left)
+            word[k] = pair_load_odd(from + at, left);
     }
     if (adjust.scaled || adjust.divide_in)
-        for (uint32_t u = 0; u < FORM::batch; u++)
-            for (uint32_t k = 0; k < FORM::each; k++)
-                word[u][k] = input_scaled<T>(adjust, word[u][k]);
+        for (uint32_t k = 0; k < FORM::each; k++)
+            word[k] = input_scaled<T>(adjust, word[k]);
 }
 
 template <class T, class FORM>
-DEV void pair_store(const cuda_adjust &adjust, uint8_t *to, uint32_t bytes, const pair_share &my,
-                    uint32_t first, uint64_t word[][FORM::each])
+DEV void pair_store(const cuda_adjust &adjust, uint8_t *to, uint32_t bytes, uint32_t line,
+                    uint32_t member, uint64_t *word)
 {
     bool whole = !((uintptr_t)to & 7);
     UNROLL
-    for (uint32_t u = 0; u < FORM::batch; u++) {
-        UNROLL
-        for (uint32_t k = 0; k < FORM::each; k++) {
-            uint32_t left, at = word_at<FORM>(first + u * my.step, my.member, k, bytes, &left);
-            if (left && adjust.divide_out)
-                word[u][k] = divide_word<T>(word[u][k], adjust.divide_out);
-            if (left == 8 && whole)
-                *(uint64_t *)(to + at) = word[u][k];
-            else if (left)
-                pair_store_odd(to + at, word[u][k], left);
-        }
+    for (uint32_t k = 0; k < FORM::each; k++) {
+        uint32_t left, at = word_at<FORM>(line, member, k, bytes, &left);
+        if (left && adjust.divide_out)
+            word[k] = divide_word<T>(word[k], adjust.divide_out);
+        if (left == 8 && whole)
+            *(uint64_t *)(to + at) = word[k];
+        else if (left)
+            pair_store_odd(to + at, word[k], left);
     }
 }
 
@@ -109,59 +102,33 @@ DEV bool pair_wait(const cuda_pair_call &c, patience &w, uint32_t lane, uint32_t
            (!wait_looked(w) || pair_look(c, lane, number));
 }
 
+/* Waits for a line; false: given up. */
 template <class FORM>
-DEV void pair_send(uint8_t *to, uint32_t bytes, const pair_share &my, uint32_t first,
-                   const uint64_t word[][FORM::each], uint32_t flag)
+DEV bool pair_take(const cuda_pair_call &c, uint32_t lane, const uint8_t *from, uint32_t line,
+                   uint32_t member, uint64_t *word, uint32_t number)
 {
-    UNROLL
-    for (uint32_t u = 0; u < FORM::batch; u++)
-        if (first + u * my.step < lines_of<FORM>(bytes))
-            FORM::store(to, first + u * my.step, my.member, word[u], flag);
-}
-
-/* Waits for FORM::batch lines at once; false: given up. */
-template <class FORM>
-DEV bool pair_take(const cuda_pair_call &c, uint32_t lane, uint32_t bytes, const pair_share &my,
-                   uint32_t first, uint64_t word[][FORM::each], uint32_t number)
-{
-    const uint8_t *from =
-        c.from_peer + (lane * CUDA_LL_DEPTH + number % CUDA_LL_DEPTH) * FORM::span;
-    uint32_t open = 0;
-    UNROLL
-    for (uint32_t u = 0; u < FORM::batch; u++)
-        open |= (first + u * my.step < lines_of<FORM>(bytes) ? 1u : 0u) << u;
     patience w = {};
-    while (open) {
-        typename FORM::raw x[FORM::batch];
-        UNROLL
-        for (uint32_t u = 0; u < FORM::batch; u++)
-            if (bit(open, u))
-                x[u] = FORM::fetch(from, first + u * my.step, my.member);
-        UNROLL
-        for (uint32_t u = 0; u < FORM::batch; u++)
-            if (bit(open, u) && FORM::whole(x[u], my.member, number + 1)) {
-                FORM::open(x[u], word[u]);
-                open &= ~(1u << u);
-            }
-        if (open && !FORM::agree(pair_wait(c, w, lane, number)))
+    for (;;) {
+        typename FORM::raw x = FORM::fetch(from, line, member);
+        if (FORM::whole(x, member, number + 1)) {
+            FORM::open(x, word);
+            return true;
+        }
+        if (!FORM::agree(pair_wait(c, w, lane, number)))
             return false;
     }
-    return true;
 }
 
 /* own: the words of the local source. */
 template <class T, class OP, class FORM>
-DEV void pair_combine(bool own_first, const uint64_t own[][FORM::each], uint64_t word[][FORM::each])
+DEV void pair_combine(bool own_first, const uint64_t *own, uint64_t *word)
 {
     UNROLL
-    for (uint32_t u = 0; u < FORM::batch; u++) {
-        UNROLL
-        for (uint32_t k = 0; k < FORM::each; k++) {
-            accumulator<T, OP> sum;
-            sum.start(own_first ? own[u][k] : word[u][k]);
-            sum.add(own_first ? word[u][k] : own[u][k]);
-            word[u][k] = sum.finish();
-        }
+    for (uint32_t k = 0; k < FORM::each; k++) {
+        accumulator<T, OP> sum;
+        sum.start(own_first ? own[k] : word[k]);
+        sum.add(own_first ? word[k] : own[k]);
+        word[k] = sum.finish();
     }
 }
 
@@ -226,35 +193,37 @@ DEV_CALL void pair_fill(block b, const cuda_pair_call &c, uint32_t number)
     b.sync();
 }
 
-/* False: given up. Members of a line go on together or not at all. */
+/* False: given up. Members of a line go on together or not at all. A thread has one line at a time: more at once make more
+ * instructions, whose misses cost more than waiting (perf/NOTES.md). */
 template <class T, class OP, class FORM>
 DEV bool pair_move(const block &b, const cuda_pair_call &c, const pair_share &my, uint32_t movers,
-                   pair_numbers n, uint64_t own[][FORM::each])
+                   pair_numbers n, uint64_t *own)
 {
     pair_piece out = pair_piece_of(c.sends, b.lane, c.elem),
                in = pair_piece_of(c.takes, b.lane, c.elem);
     const uint8_t *send = c.send + out.from, *local = c.local + in.from;
     uint8_t *to = c.to_peer + (b.lane * CUDA_LL_DEPTH + n.sent % CUDA_LL_DEPTH) * FORM::span;
-    uint32_t batch = FORM::batch * my.step;
-    uint64_t word[FORM::batch][FORM::each];
+    const uint8_t *from =
+        c.from_peer + (b.lane * CUDA_LL_DEPTH + n.received % CUDA_LL_DEPTH) * FORM::span;
+    uint64_t word[FORM::each];
     if (out.there && !FORM::agree(pair_room(c, n, b.lane)))
         return false;
-    for (uint32_t i = my.line; out.there && i < lines_of<FORM>(out.bytes); i += batch) {
+    for (uint32_t i = my.line; out.there && i < lines_of<FORM>(out.bytes); i += my.step) {
         if (i != my.line)
-            pair_load<T, FORM>(c.adjust, send, out.bytes, my, i, own);
-        pair_send<FORM>(to, out.bytes, my, i, own, n.sent + 1);
+            pair_load<T, FORM>(c.adjust, send, out.bytes, i, my.member, own);
+        FORM::store(to, i, my.member, own, n.sent + 1);
     }
     if (c.copy_to)
         pair_copy(b, c, movers);
-    bool kept = c.local_sent && lines_of<FORM>(out.bytes) <= batch;
-    for (uint32_t i = my.line; in.there && i < lines_of<FORM>(in.bytes); i += batch) {
+    bool kept = c.local_sent && lines_of<FORM>(out.bytes) <= my.step;
+    for (uint32_t i = my.line; in.there && i < lines_of<FORM>(in.bytes); i += my.step) {
         if (c.local && !kept)
-            pair_load<T, FORM>(c.adjust, local, in.bytes, my, i, own);
-        if (!pair_take<FORM>(c, b.lane, in.bytes, my, i, word, n.received))
+            pair_load<T, FORM>(c.adjust, local, in.bytes, i, my.member, own);
+        if (!pair_take<FORM>(c, b.lane, from, i, my.member, word, n.received))
             return false;
         if (c.local)
             pair_combine<T, OP, FORM>(c.local_first, own, word);
-        pair_store<T, FORM>(c.adjust, c.result + in.from, in.bytes, my, i, word);
+        pair_store<T, FORM>(c.adjust, c.result + in.from, in.bytes, i, my.member, word);
     }
     return true;
 }
@@ -266,12 +235,12 @@ DEV void pair_flagged(const block &b, const cuda_pair_call &c)
     bool clerk = exchange_clerk(b) == 0, moves = b.thread < movers;
     pair_share my = {b.thread / FORM::members, movers / FORM::members, b.thread % FORM::members};
     bool sends = b.lane < c.sends.lanes, takes = b.lane < c.takes.lanes;
-    uint64_t own[FORM::batch][FORM::each];
+    uint64_t own[FORM::each];
     line16 kept = load_data((const line16 *)(c.count + b.lane));
     uint32_t poison = load_relaxed(&c.state->poison);
     if (sends && moves) {
         pair_piece out = pair_piece_of(c.sends, b.lane, c.elem);
-        pair_load<T, FORM>(c.adjust, c.send + out.from, out.bytes, my, my.line, own);
+        pair_load<T, FORM>(c.adjust, c.send + out.from, out.bytes, my.line, my.member, own);
     }
     pair_numbers n = {(uint32_t)kept.a, (uint32_t)(kept.a >> 32), (uint32_t)kept.b};
     bool good = !poison;

@@ -164,7 +164,8 @@ DEV wide_raw wide_fetch(const uint64_t *line, uint32_t member)
 DEV bool wide_whole(const wide_raw &x, uint32_t member, uint64_t flag)
 {
     uint32_t mask = 0xffu << (threadIdx.x & 24u);
-    return __any_sync(mask, member == WIDE_MEMBERS - 1 && x.b == flag);
+    (void)member;
+    return __shfl_sync(mask, (uint32_t)x.b, WIDE_MEMBERS - 1, WIDE_MEMBERS) == (uint32_t)flag;
 }
 DEV void wide_open(const wide_raw &x, uint64_t *word)
 {
