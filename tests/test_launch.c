@@ -500,7 +500,7 @@ static void by_mpich(void)
         shell("timeout 30 mpirun.mpich -n 2 env TEST_MPI=libmpich.so.12 %s --rank IFC", self);
         CHECK_LE(1, test_times(output, "failed CHOIR_ERR_STATE: MPI was finalized"));
     }
-    shell("TEST_MS=700 timeout 30 mpirun.mpich -n 4 %s --rank 1CSSSSSS", self);
+    shell("TEST_MS=2000 timeout 30 mpirun.mpich -n 4 %s --rank 1CSSSSSSSSSSSSSSS", self);
     CHECK_LE(1, test_times(output, "failed CHOIR_ERR_PEER_MISSING: rank(s) 1 of 4 did not arrive"));
 }
 
