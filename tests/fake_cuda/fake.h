@@ -69,6 +69,8 @@ struct fake_memory *fake_memory_of(const void *at, size_t bytes);
 struct fake_memory *fake_memory_first(void);
 void fake_memory_add(const struct fake_memory *m);
 struct fake_memory *fake_memory_take(const void *at, enum fake_kind kind); /* for free() */
+/* The same once all that runs on its GPU has ended, as the driver may wait; what: the call. */
+struct fake_memory *fake_memory_take_idle(const void *at, enum fake_kind kind, const char *what);
 /* Maps a file as memory; NULL: no room. */
 uint8_t *fake_map(int fd, size_t bytes);
 

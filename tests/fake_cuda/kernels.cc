@@ -76,7 +76,7 @@ template <class T, class OP, class FORM> static void run_flagged(ARGUMENTS)
 template <class T, class OP, class FORM> static void run_pair(ARGUMENTS)
 {
     const cuda_pair_call &c = *(const cuda_pair_call *)parameter[0];
-    uint32_t lanes = c.sends.lanes > c.takes.lanes ? c.sends.lanes : c.takes.lanes;
+    uint32_t lanes = pair_lanes(c);
     each_lane(lanes, number, blocks, thread, threads, s,
               [&](const block &b) { pair_flagged<T, OP, FORM>(b, c); });
 }

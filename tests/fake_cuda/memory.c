@@ -56,6 +56,14 @@ struct fake_memory *fake_memory_take(const void *at, enum fake_kind kind)
     return NULL;
 }
 
+struct fake_memory *fake_memory_take_idle(const void *at, enum fake_kind kind, const char *what)
+{
+    struct fake_memory *m = fake_memory_of(at, 1);
+    if (m && m->kind == kind && fake_number("FAKE_CUDA_FREE_WAITS", 1))
+        fake_gpu_await(m->context->gpu, what);
+    return fake_memory_take(at, kind);
+}
+
 uint8_t *fake_map(int fd, size_t bytes)
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
@@ -114,10 +122,8 @@ FAKE_API CUresult cuMemFree(CUdeviceptr memory)
     if (r != CUDA_SUCCESS || !memory)
         return r;
     pthread_mutex_lock(&fake_lock);
-    struct fake_memory *m = fake_memory_of((void *)(uintptr_t)memory, 1);
-    if (m && m->kind == FAKE_DEVICE && fake_number("FAKE_CUDA_FREE_WAITS", 1))
-        fake_gpu_await(m->context->gpu, "cuMemFree");
-    m = fake_memory_take((void *)(uintptr_t)memory, FAKE_DEVICE);
+    struct fake_memory *m =
+        fake_memory_take_idle((void *)(uintptr_t)memory, FAKE_DEVICE, "cuMemFree");
     pthread_mutex_unlock(&fake_lock);
     if (!m)
         return CUDA_ERROR_INVALID_VALUE;
@@ -158,10 +164,7 @@ FAKE_API CUresult cuMemFreeHost(void *memory)
     if (r != CUDA_SUCCESS)
         return r;
     pthread_mutex_lock(&fake_lock);
-    struct fake_memory *m = fake_memory_of(memory, 1);
-    if (m && m->kind == FAKE_HOST && fake_number("FAKE_CUDA_FREE_WAITS", 1))
-        fake_gpu_await(m->context->gpu, "cuMemFreeHost");
-    m = fake_memory_take(memory, FAKE_HOST);
+    struct fake_memory *m = fake_memory_take_idle(memory, FAKE_HOST, "cuMemFreeHost");
     pthread_mutex_unlock(&fake_lock);
     if (!m)
         return CUDA_ERROR_INVALID_VALUE;

@@ -112,9 +112,7 @@ FAKE_API CUresult cuIpcCloseMemHandle(CUdeviceptr memory)
         pthread_mutex_unlock(&fake_lock);
         return CUDA_SUCCESS;
     }
-    if (m && m->kind == FAKE_OPENED && fake_number("FAKE_CUDA_FREE_WAITS", 1))
-        fake_gpu_await(m->context->gpu, "cuIpcCloseMemHandle");
-    m = fake_memory_take((void *)(uintptr_t)memory, FAKE_OPENED);
+    m = fake_memory_take_idle((void *)(uintptr_t)memory, FAKE_OPENED, "cuIpcCloseMemHandle");
     pthread_mutex_unlock(&fake_lock);
     if (!m)
         return CUDA_ERROR_INVALID_VALUE;

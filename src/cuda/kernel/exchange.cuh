@@ -92,9 +92,8 @@ struct words_form {
         (void)member;
         return load_line((const line16 *)buffer + line);
     }
-    static DEV bool whole(const raw &x, uint32_t member, uint32_t flag)
+    static DEV bool whole(const raw &x, uint32_t flag)
     {
-        (void)member;
         return x.a >> 32 == flag && x.b >> 32 == flag;
     }
     static DEV void open(const raw &x, uint64_t *word)
@@ -127,9 +126,9 @@ struct lines_form {
         return wide_fetch((const uint64_t *)buffer + 16 * line, member);
     }
     /* For all members of a line alike. */
-    static DEV bool whole(const raw &x, uint32_t member, uint32_t flag)
+    static DEV bool whole(const raw &x, uint32_t flag)
     {
-        return wide_whole(x, member, flag);
+        return wide_whole(x, flag);
     }
     static DEV void open(const raw &x, uint64_t *word)
     {
@@ -244,7 +243,7 @@ DEV bool exchange_message(const block &b, const cuda_exchange_call &c, const exc
     patience w = {};
     for (;;) {
         typename FORM::raw x = FORM::fetch(from, line, member);
-        if (FORM::whole(x, member, number + 1)) {
+        if (FORM::whole(x, number + 1)) {
             FORM::open(x, word);
             return true;
         }

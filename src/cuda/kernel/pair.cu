@@ -9,7 +9,7 @@
     extern "C" __global__ void __launch_bounds__(CUDA_THREADS, 1)                                  \
         choir_pair_##form##_##name(const __grid_constant__ cuda_pair_call c)                       \
     {                                                                                              \
-        uint32_t lanes = c.sends.lanes > c.takes.lanes ? c.sends.lanes : c.takes.lanes;            \
+        uint32_t lanes = pair_lanes(c);                                                            \
         for (uint32_t lane = blockIdx.x; lane < lanes; lane += gridDim.x) {                        \
             if (lane != blockIdx.x)                                                                \
                 __syncthreads();                                                                   \

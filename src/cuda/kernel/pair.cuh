@@ -25,6 +25,12 @@ DEV pair_piece pair_piece_of(const cuda_pieces &p, uint32_t lane, uint32_t elem)
     return pair_piece{from * elem, (next - from) * elem, lane < p.lanes};
 }
 
+/* Of the call: as many as the longer of its two messages has. */
+DEV uint32_t pair_lanes(const cuda_pair_call &c)
+{
+    return c.sends.lanes > c.takes.lanes ? c.sends.lanes : c.takes.lanes;
+}
+
 /* What a thread has to do with: its member of lines `line`, `line` + step, ... up to `lines`. */
 struct pair_share {
     uint32_t line, step, member;
@@ -81,8 +87,7 @@ DEV void pair_store(const cuda_adjust &adjust, uint8_t *to, uint32_t bytes, uint
 /* A part of OUT that is a copy of IN, by all movers of all lanes. */
 DEV void pair_copy(const block &b, const cuda_pair_call &c, uint32_t movers)
 {
-    uint32_t lanes = c.sends.lanes > c.takes.lanes ? c.sends.lanes : c.takes.lanes;
-    uint64_t step = 16ull * movers * lanes, at = 16ull * (movers * b.lane + b.thread);
+    uint64_t step = 16ull * movers * pair_lanes(c), at = 16ull * (movers * b.lane + b.thread);
     for (; at < c.copy_bytes; at += step)
         store_pair(c.copy_to + at, load_pair(c.copy_from + at, c.copy_bytes - at),
                    c.copy_bytes - at);
@@ -110,7 +115,7 @@ DEV bool pair_take(const cuda_pair_call &c, uint32_t lane, const uint8_t *from, 
     patience w = {};
     for (;;) {
         typename FORM::raw x = FORM::fetch(from, line, member);
-        if (FORM::whole(x, member, number + 1)) {
+        if (FORM::whole(x, number + 1)) {
             FORM::open(x, word);
             return true;
         }

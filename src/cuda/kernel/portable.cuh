@@ -161,10 +161,9 @@ DEV wide_raw wide_fetch(const uint64_t *line, uint32_t member)
 {
     return load_line((const line16 *)line + member);
 }
-DEV bool wide_whole(const wide_raw &x, uint32_t member, uint64_t flag)
+DEV bool wide_whole(const wide_raw &x, uint64_t flag)
 {
     uint32_t mask = 0xffu << (threadIdx.x & 24u);
-    (void)member;
     return __shfl_sync(mask, (uint32_t)x.b, WIDE_MEMBERS - 1, WIDE_MEMBERS) == (uint32_t)flag;
 }
 DEV void wide_open(const wide_raw &x, uint64_t *word)
@@ -323,9 +322,8 @@ DEV wide_raw wide_fetch(const uint64_t *line, uint32_t member)
         x.word[i] = load_relaxed(&line[i]);
     return x;
 }
-DEV bool wide_whole(const wide_raw &x, uint32_t member, uint64_t flag)
+DEV bool wide_whole(const wide_raw &x, uint64_t flag)
 {
-    (void)member;
     return x.word[15] == flag;
 }
 DEV void wide_open(const wide_raw &x, uint64_t *word)
