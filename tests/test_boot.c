@@ -326,8 +326,9 @@ static void other_size(void)
     drive_all(d, 3);
     for (int i = 0; i < 3; i++) {
         CHECK_EQ(d[i].status, CHOIR_ERR_ARGUMENT);
-        CHECK(strstr(d[i].error.text, "there are 8 ranks") != NULL);
-        CHECK(strstr(d[i].error.text, "says 4") != NULL);
+        const char *text = d[i].error.text; /* names who came first last */
+        CHECK((strstr(text, "there are 8 ranks") && strstr(text, "says 4")) ||
+              (strstr(text, "there are 4 ranks") && strstr(text, "says 8")));
     }
     CHECK_OK(boot_id_cancel(&id));
 }
@@ -477,6 +478,29 @@ static void cancelled(void)
     CHECK_EQ(boot_id_cancel(&id), CHOIR_ERR_STATE);
 }
 
+/* Until no other thread of this process runs, 2 s at most. */
+static void wait_till_threads_sleep(void)
+{
+    uint64_t until = in_ms(2000);
+    for (int quiet = 0; quiet < 3 && base_now_ns() < until; usleep(2000)) {
+        DIR *tasks = opendir("/proc/self/task");
+        CHECK(tasks != NULL);
+        int awake = 0;
+        for (struct dirent *entry; (entry = readdir(tasks));) {
+            char path[300], text[256] = "";
+            snprintf(path, sizeof(path), "/proc/self/task/%s/stat", entry->d_name);
+            FILE *file = fopen(path, "r");
+            if (!file)
+                continue;
+            const char *name_end = fgets(text, sizeof(text), file) ? strrchr(text, ')') : NULL;
+            awake += name_end && name_end[2] == 'R';
+            fclose(file);
+        }
+        closedir(tasks);
+        quiet = awake <= 1 ? quiet + 1 : 0; /* one is this thread */
+    }
+}
+
 static void forked(void)
 {
     struct choir_id id;
@@ -487,6 +511,9 @@ static void forked(void)
     for (uint32_t i = 0; i < 2; i++)
         drive_start(&d[i], &id, i, 2, in_ms(10000));
     CHECK_EQ(boot_join_test(d[0].join, &p), CHOIR_IN_PROGRESS);
+    /* The address sanitizer's allocator keeps in the child what another thread had locked. */
+    if (TEST_ASAN)
+        wait_till_threads_sleep();
     pid_t pid = child();
     if (!pid) {
         CHECK_LE(open_fds(), fds);
