@@ -348,10 +348,14 @@ struct choir_config {
      * exchange of counts before each (all_to_all_v: N*N numbers on every rank) and memory for what ranks carry for
      * others: for many small blocks. -1: every pair for itself; 0: as CHOIR_AGGREGATE_V says. */
     int32_t aggregate_v;
+    int32_t
+        max_blocks; /* GPU kernels take so many blocks at most; may differ by rank. 0: CHOIR_CUDA_BLOCKS */
+    int32_t
+        low_priority; /* 1: operations of CHOIR_CALL_OVERLAP have CUDA's lowest priority; 0: its highest */
 };
 #define CHOIR_CONFIG_INIT                                                                          \
     {                                                                                              \
-        sizeof(struct choir_config), CHOIR_CONFIG_VERSION, 1, 0, 0, 0, 0, NULL, 0                  \
+        sizeof(struct choir_config), CHOIR_CONFIG_VERSION, 1, 0, 0, 0, 0, NULL, 0, 0, 0            \
     }
 
 /*
@@ -531,10 +535,15 @@ CHOIR_API enum choir_status choir_comm_memory(choir_comm *comm, struct choir_mem
  * Collectives. `stream` NULL: the call returns when done.
  * ---------------------------------------------------------------------------------------------- */
 
+/* A device call runs on a stream of the communicator's own, after what its stream has now; that goes on without it
+ * (choir_cuda.h, choir_overlap_wait). */
+#define CHOIR_CALL_OVERLAP 1u
 struct choir_call {
     uint32_t bytes;       /* sizeof(struct choir_call) */
-    uint32_t flags;       /* 0 */
+    uint32_t flags;       /* 0, or CHOIR_CALL_OVERLAP */
     uint64_t deadline_ns; /* from the call on; 0: the communicator's */
+    uint32_t max_blocks;  /* blocks of its GPU kernels at most; 0: the communicator's */
+    uint32_t unused;      /* 0 */
 };
 
 /*

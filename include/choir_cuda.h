@@ -30,8 +30,13 @@
  *     memory on a stream of choir_stream_create too (CHOIR_ERR_ARGUMENT). The stream is one of the communicator's GPU.
  *   - Operations are those of choir.h; functions of the program through the host only (mapped: CHOIR_ERR_OP). A scaled
  *     operation's scale is read by the call if it is in memory of malloc, else when the operation runs. choir_call.deadline_ns
- *     counts from when the stream has come to the operation through the host, and has no effect mapped; config.restorable has
- *     none on GPU memory.
+ *     counts from when the stream has come to the operation through the host, and bounds each wait of a kernel for a peer mapped;
+ *     config.restorable has no effect on GPU memory.
+ *   - max_blocks (of choir_config, choir_call, or CHOIR_CUDA_BLOCKS) bounds the blocks of kernels, for what computes beside them. It is
+ *     this rank's own: what others take may differ.
+ *   - With CHOIR_CALL_OVERLAP in choir_call.flags the call runs on a stream of the communicator's own, of CUDA's highest priority
+ *     (config.low_priority: lowest), after what its stream has now. The stream goes on beside it until choir_overlap_wait; in a
+ *     capture too, which needs that before its end. An operation without the flag comes behind it once its stream has waited so.
  *
  * 3. Order. A device call returns when it is queued. Its result is there, and its buffers may be used again, when the stream
  * has passed it (cudaStreamSynchronize, an event). All ranks queue the operations of a communicator in the same order. Where
@@ -60,8 +65,7 @@
  *   - After fork the child can make no device call, as it can make none of CUDA.
  *
  * Not there yet: access of peers to user buffers (all data goes through the library's memory) and copy engines between GPUs;
- * network cards that reach GPU memory; windows on GPUs; suspending a communicator; a bound on the multiprocessors of a call; a
- * stream of the library's own. Memory that cuMemMap has mapped (expandable segments) is untried. NVLink multicast is never
+ * network cards that reach GPU memory; windows on GPUs; suspending a communicator. Memory that cuMemMap has mapped (expandable segments) is untried. NVLink multicast is never
  * used.
  */
 #ifndef CHOIR_CUDA_H
@@ -90,6 +94,16 @@ struct CUstream_st; /* CUstream and cudaStream_t are pointers to it */
  * Cost: none. Source: NCCL's stream arguments. Since: 0.1.
  */
 CHOIR_API choir_stream *choir_stream_from_cuda(struct CUstream_st *stream);
+
+/*
+ * Has a stream wait for all operations that were called with CHOIR_CALL_OVERLAP so far.
+ * comm: a ready communicator. stream: a handle of choir_stream_from_cuda, of the communicator's GPU: what comes into it from now
+ *   on runs after those operations. In a capture it ends the branch that they are.
+ * Ordering: local. Threads: one at a time with other calls on comm.
+ * Errors: of every call; CHOIR_ERR_ARGUMENT stream is no CUDA stream; CHOIR_ERR_SYSTEM an error of CUDA, named in the record.
+ * Cost: an event; no wait. Source: own. Since: 0.1.
+ */
+CHOIR_API enum choir_status choir_overlap_wait(choir_comm *comm, choir_stream *stream);
 
 #ifdef __cplusplus
 }

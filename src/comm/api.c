@@ -7,6 +7,7 @@
 #include "cuda/cuda.h"
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 enum choir_status comm_fail(struct choir_comm *c, enum choir_status status, const char *remedy,
                             const char *text, ...)
@@ -99,14 +100,27 @@ static enum choir_status check(struct choir_comm *c, const struct comm_call *a)
 static enum choir_status take_call(struct choir_comm *c, const struct choir_call *call,
                                    struct comm_call *a)
 {
+    struct choir_call known = {0};
     if (!call)
         return CHOIR_OK;
-    if (call->bytes < sizeof(*call) || call->flags)
+    if (call->bytes < offsetof(struct choir_call, max_blocks) || call->flags & ~CHOIR_CALL_OVERLAP)
         return comm_fail(c, CHOIR_ERR_ARGUMENT,
-                         "set call->bytes = sizeof(struct choir_call) and flags = 0",
+                         "set call->bytes = sizeof(struct choir_call) and flags = 0 or "
+                         "CHOIR_CALL_OVERLAP",
                          "call has %u bytes and flags %u", call->bytes, call->flags);
-    a->deadline_ns = call->deadline_ns;
+    memcpy(&known, call, base_min(call->bytes, sizeof(known)));
+    a->deadline_ns = known.deadline_ns;
+    a->max_blocks = known.max_blocks;
     return CHOIR_OK;
+}
+
+/* The stream that the call runs on. in, out: its buffers. */
+static enum choir_status take_stream(struct choir_comm *c, const struct choir_call *call,
+                                     const void *in, const void *out, struct choir_stream **stream)
+{
+    enum choir_status st = device_call_stream(c, in, out, stream);
+    bool overlap = call && call->flags & CHOIR_CALL_OVERLAP;
+    return st == CHOIR_OK && overlap ? overlap_fork(c, stream) : st;
 }
 
 static enum choir_status submit_checked(struct choir_comm *c, struct comm_call *a,
@@ -124,7 +138,7 @@ static enum choir_status submit_checked(struct choir_comm *c, struct comm_call *
     if (st == CHOIR_OK)
         st = check(c, a);
     if (st == CHOIR_OK)
-        st = device_call_stream(c, a->in, a->out, &stream);
+        st = take_stream(c, call, a->in, a->out, &stream);
     if (st != CHOIR_OK)
         return st;
     if (base_unlikely(group_open()))
@@ -255,20 +269,20 @@ static enum choir_status message_checked(struct choir_comm *c, struct comm_messa
     if (count && !m.memory)
         return comm_fail(c, CHOIR_ERR_POINTER, "pass a buffer of count elements", "%s is NULL",
                          m.send ? "send" : "recv");
-    if ((st = device_call_stream(c, m.send ? m.memory : NULL, m.send ? NULL : m.memory, &stream)) !=
-        CHOIR_OK)
+    if ((uint32_t)peer == c->host.rank && !group_open())
+        return comm_fail(c, CHOIR_ERR_RANK,
+                         "put a rank's send to itself and its receive into one group",
+                         "peer %d is this rank", peer);
+    st = take_stream(c, call, m.send ? m.memory : NULL, m.send ? NULL : m.memory, &stream);
+    if (st != CHOIR_OK)
         return st;
     m.peer = (uint32_t)peer;
     m.bytes = count * choir_type_bytes(type);
     if (group_open())
-        return group_add_message(c, &m, stream);
-    if ((uint32_t)peer == c->host.rank)
-        return comm_fail(c, CHOIR_ERR_RANK,
-                         "put a rank's send to itself and its receive into one group",
-                         "peer %d is this rank", peer);
+        return group_add_message(c, &a, &m, stream);
     st = choir_group_start();
     if (st == CHOIR_OK)
-        st = group_add_message(c, &m, stream);
+        st = group_add_message(c, &a, &m, stream);
     enum choir_status ended = choir_group_end();
     return st == CHOIR_OK ? ended : st;
 }

@@ -55,6 +55,7 @@ struct comm_call {
     const uint64_t *all_counts;                                    /* as in struct choir_shape */
     const void *scale;    /* of a scaled sum, if not where it was made with; host memory */
     uint64_t deadline_ns; /* relative; 0: the communicator's */
+    uint32_t max_blocks;  /* of GPU kernels; 0: the communicator's */
     uint64_t *owned;      /* of a copy: all its lists */
 };
 
@@ -147,6 +148,7 @@ struct choir_comm {
     uint64_t left_seen;           /* watch.c: an operation was found to wait for ... */
     int left_peer;                /* ... this rank, which has left */
     struct cuda_device *here;     /* the GPU of the thread that created it, or NULL */
+    struct cuda_overlap *overlap; /* of overlap.c: made by the first call that asks for it */
     struct comm_device *device;   /* its GPU side, where all ranks' map each other, or NULL */
     struct comm_staged
         *staged; /* how its GPU's memory, or plain memory for it, goes through the host, or NULL */
@@ -328,8 +330,13 @@ int staged_ordinal(const struct choir_comm *c);
 void staged_late(struct choir_comm *c, uint64_t *since, uint64_t limit_ns);
 enum choir_status staged_run(struct choir_comm *c, const struct comm_call *call,
                              struct choir_stream *stream);
-enum choir_status staged_exchange(struct choir_comm *c, const struct comm_message *list, uint32_t n,
+enum choir_status staged_exchange(struct choir_comm *c, const struct comm_call *call,
+                                  const struct comm_message *list, uint32_t n,
                                   struct choir_stream *stream);
+
+/* overlap.c: *stream becomes the communicator's own, behind what it has now */
+enum choir_status overlap_fork(struct choir_comm *c, struct choir_stream **stream);
+void overlap_close(struct choir_comm *c);
 
 /* slice.c */
 /* Of how many slices a call is, at least 1, and how many elements all but the last have. */
@@ -353,7 +360,8 @@ const char *device_algorithm(const struct choir_comm *c, const struct comm_call 
 enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
                              struct choir_stream *stream);
 /* list: its memory may change. */
-enum choir_status device_exchange(struct choir_comm *c, struct comm_message *list, uint32_t n,
+enum choir_status device_exchange(struct choir_comm *c, const struct comm_call *call,
+                                  struct comm_message *list, uint32_t n,
                                   struct choir_stream *stream);
 /* Of a creation: a card for the others; once all are here; once all have met. Where GPUs do not all map each other, their memory goes
  * through the host, on all ranks. */
@@ -394,8 +402,9 @@ bool group_open(void);
 enum choir_status group_note(enum choir_status st);
 enum choir_status group_add(struct choir_comm *c, const struct comm_call *call,
                             choir_stream *stream);
-enum choir_status group_add_message(struct choir_comm *c, const struct comm_message *m,
-                                    choir_stream *stream);
+/* options: a call, for its deadline and blocks. */
+enum choir_status group_add_message(struct choir_comm *c, const struct comm_call *options,
+                                    const struct comm_message *m, choir_stream *stream);
 enum choir_status group_add_creation(struct choir_comm *c, struct choir_comm **out);
 
 /* stream.c */

@@ -175,6 +175,13 @@ static enum choir_status find(struct choir_comm *c, const struct comm_call *call
 
 /* --- operations ------------------------------------------------------------------------------------------ */
 
+static void take_limits(const struct choir_comm *c, const struct comm_call *call,
+                        struct cuda_work *w)
+{
+    w->limit_ns = call->deadline_ns;
+    w->max_blocks = call->max_blocks ? call->max_blocks : (uint32_t)c->config.max_blocks;
+}
+
 /* What the call's arithmetic asks of the kernels beside the plan (run.c has the rule). */
 static enum choir_status take_op(struct choir_comm *c, const struct comm_call *call,
                                  struct cuda_work *w)
@@ -229,6 +236,7 @@ static enum choir_status run_locked(struct choir_comm *c, const struct comm_call
     if (st != CHOIR_OK || (!call->count && call->kind < CHOIR_BARRIER))
         return st;
     measure(c, call, &w);
+    take_limits(c, call, &w);
     st = find(c, call, &w, &bound, &owned);
     if (st != CHOIR_OK)
         return st;
@@ -258,13 +266,15 @@ enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
     return st;
 }
 
-static enum choir_status exchange_locked(struct choir_comm *c, const struct comm_message *list,
-                                         uint32_t n, struct choir_stream *stream)
+static enum choir_status exchange_locked(struct choir_comm *c, const struct comm_call *call,
+                                         const struct comm_message *list, uint32_t n,
+                                         struct choir_stream *stream)
 {
     struct choir_plan *plans[CUDA_RANKS] = {NULL};
     struct cuda_bound *bound = NULL;
     struct cuda_work w = {.type = CHOIR_UINT8, .signature = COMM_EXCHANGE_SIGNATURE ^ DEVICE_SALT};
     ++c->host.sequence;
+    take_limits(c, call, &w);
     enum choir_status st =
         exchange_plan(c, list, n, CUDA_SLOT_BYTES, CUDA_DEPTH, 1, &plans[c->host.rank]);
     if (st == CHOIR_OK)
@@ -276,17 +286,18 @@ static enum choir_status exchange_locked(struct choir_comm *c, const struct comm
     return st;
 }
 
-enum choir_status device_exchange(struct choir_comm *c, struct comm_message *list, uint32_t n,
+enum choir_status device_exchange(struct choir_comm *c, const struct comm_call *call,
+                                  struct comm_message *list, uint32_t n,
                                   struct choir_stream *stream)
 {
     if (comm_staged(c))
-        return staged_exchange(c, list, n, stream);
+        return staged_exchange(c, call, list, n, stream);
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
     struct bounce b = {.comm = c, .stream = stream_cuda(stream)};
     enum choir_status st = bounce_messages_in(&b, list, n);
     if (st == CHOIR_OK)
-        st = bounce_out(&b, exchange_locked(c, list, n, stream));
+        st = bounce_out(&b, exchange_locked(c, call, list, n, stream));
     comm_leave(c);
     return st;
 }
@@ -299,9 +310,10 @@ static void blame(struct choir_comm *c, const struct cuda_report *r)
     struct base_error_at at = {(int)c->host.rank, (int)r->peer, c->host.sequence, 0, "cuda"};
     if (r->code == CUDA_FAULT_LATE) {
         host_comm_break(&c->host, CHOIR_ERR_TIMEOUT, &at,
-                        "look for what keeps that rank; CHOIR_TIMEOUT sets the limit",
+                        "look for what keeps that rank; CHOIR_TIMEOUT, or the call's deadline_ns, "
+                        "sets the limit",
                         "a kernel of rank %u has waited %.1f s for rank %u", c->host.rank,
-                        (double)c->timeout_ns / 1e9, r->peer);
+                        (double)r->seen / 1e3, r->peer);
     } else if (r->code == CUDA_FAULT_SIGNATURE) {
         watch_explain_record(c, r->signature, r->seen ^ DEVICE_SALT, r->peer, text, sizeof(text));
         host_comm_break(
@@ -461,6 +473,7 @@ void device_close(struct choir_comm *c)
     if (d)
         cuda_comm_quiesce(d->gpu); /* before its plans' memory goes, and the thread that copies */
     staged_close(c);
+    overlap_close(c);
     if (!d)
         return;
     plan_cache_free(d->bound);

@@ -106,8 +106,14 @@ enum choir_status group_add(struct choir_comm *c, const struct comm_call *call,
     return group_note(st);
 }
 
-enum choir_status group_add_message(struct choir_comm *c, const struct comm_message *m,
-                                    choir_stream *stream)
+/* Of several limits the lowest; 0 is none. */
+static uint64_t lowest(uint64_t a, uint64_t b)
+{
+    return a && b ? base_min(a, b) : base_max(a, b);
+}
+
+enum choir_status group_add_message(struct choir_comm *c, const struct comm_call *options,
+                                    const struct comm_message *m, choir_stream *stream)
 {
     struct entry *e = NULL;
     for (uint32_t i = 0; i < g.count && !e; i++)
@@ -115,7 +121,11 @@ enum choir_status group_add_message(struct choir_comm *c, const struct comm_mess
             e = &g.entry[i];
     if (!e && !(e = add(c, stream)))
         return CHOIR_ERR_NO_MEMORY;
-    e->call = (struct comm_call){.kind = CHOIR_EXCHANGE, .type = CHOIR_UINT8};
+    e->call =
+        (struct comm_call){.kind = CHOIR_EXCHANGE,
+                           .type = CHOIR_UINT8,
+                           .deadline_ns = lowest(e->call.deadline_ns, options->deadline_ns),
+                           .max_blocks = (uint32_t)lowest(e->call.max_blocks, options->max_blocks)};
     if (!grow((void **)&e->messages, e->message_count, &e->message_room, sizeof(*e->messages)))
         return group_note(comm_fail(c, CHOIR_ERR_NO_MEMORY, "free memory",
                                     "no memory for a group of %u messages", e->message_count));
@@ -174,8 +184,9 @@ static bool turn(struct entry *e, enum choir_status *st)
 
 static enum choir_status enqueue(struct entry *e)
 {
-    return e->messages ? device_exchange(e->comm, e->messages, e->message_count, e->stream)
-                       : device_run(e->comm, &e->call, e->stream);
+    return e->messages
+               ? device_exchange(e->comm, &e->call, e->messages, e->message_count, e->stream)
+               : device_run(e->comm, &e->call, e->stream);
 }
 
 /* Device calls: in the order in which host calls are prepared. */

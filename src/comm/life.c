@@ -42,6 +42,11 @@ static enum choir_status take_config(struct choir_comm *c, const struct choir_co
         c->config.create_timeout_ns = (uint64_t)knob_int(KNOB_CREATE_TIMEOUT);
     if (!c->config.aggregate_v)
         c->config.aggregate_v = knob_int(KNOB_AGGREGATE_V) ? 1 : -1;
+    if (c->config.max_blocks < 0)
+        return base_fail(CHOIR_ERR_ARGUMENT, "pass 1 or more, or 0 for no limit",
+                         "config.max_blocks is %d", c->config.max_blocks);
+    if (!c->config.max_blocks)
+        c->config.max_blocks = (int32_t)knob_int(KNOB_CUDA_BLOCKS);
     return CHOIR_OK;
 }
 

@@ -361,11 +361,11 @@ static enum choir_status exchange_locked(struct way *w, struct choir_stream *str
     return st;
 }
 
-enum choir_status staged_exchange(struct choir_comm *c, const struct comm_message *list, uint32_t n,
+enum choir_status staged_exchange(struct choir_comm *c, const struct comm_call *call,
+                                  const struct comm_message *list, uint32_t n,
                                   struct choir_stream *stream)
 {
-    struct comm_call call = {.kind = CHOIR_EXCHANGE, .type = CHOIR_UINT8};
-    struct way w = {.c = c, .call = &call, .message = list, .messages = n};
+    struct way w = {.c = c, .call = call, .message = list, .messages = n};
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
     enum choir_status st = exchange_locked(&w, stream);

@@ -79,7 +79,8 @@ struct cuda_state {  /* device memory */
     uint32_t unused[31];
 };
 struct cuda_report { /* pinned host memory; written once, code last */
-    uint32_t code, peer, lane, seen, signature, number;
+    uint32_t code, peer, lane, signature, number;
+    uint32_t seen; /* CUDA_FAULT_LATE: after so many milliseconds */
 };
 struct cuda_guard { /* the way out of a wait */
     struct cuda_state *state;

@@ -4,6 +4,7 @@
  * "no".
  */
 #include "cuda/engine.h"
+#include "cuda/overlap.h"
 #include "cuda/staged.h"
 #include <stdio.h>
 
@@ -154,6 +155,34 @@ enum choir_status cuda_enqueue(struct cuda_comm *comm, const struct cuda_work *w
 {
     (void)comm, (void)work;
     return absent();
+}
+
+/* --- overlap.h, likewise ---------------------------------------------------------------------------------- */
+
+enum choir_status cuda_overlap_open(struct cuda_device *device, bool low,
+                                    struct cuda_overlap **overlap)
+{
+    (void)device, (void)low;
+    *overlap = NULL;
+    return absent();
+}
+
+enum choir_status cuda_overlap_fork(struct cuda_overlap *o, struct CUstream_st *stream,
+                                    struct CUstream_st **own)
+{
+    (void)o, (void)stream, (void)own;
+    return absent();
+}
+
+enum choir_status cuda_overlap_join(struct cuda_overlap *o, struct CUstream_st *stream)
+{
+    (void)o, (void)stream;
+    return absent();
+}
+
+void cuda_overlap_close(struct cuda_overlap *o)
+{
+    (void)o;
 }
 
 /* --- staged.h, likewise ----------------------------------------------------------------------------------- */

@@ -23,7 +23,7 @@
     X(cuDeviceGetName) X(cuDeviceGetPCIBusId) X(cuDeviceCanAccessPeer)                             \
     X(cuDevicePrimaryCtxRetain) X(cuDevicePrimaryCtxRelease) X(cuDevicePrimaryCtxGetState)         \
     X(cuCtxGetCurrent) X(cuCtxSetCurrent) X(cuCtxPushCurrent) X(cuCtxPopCurrent) X(cuCtxGetDevice) \
-    X(cuCtxGetId) X(cuCtxEnablePeerAccess) X(cuCtxSynchronize)                                     \
+    X(cuCtxGetId) X(cuCtxEnablePeerAccess) X(cuCtxSynchronize) X(cuCtxGetStreamPriorityRange)      \
     X(cuMemAlloc) X(cuMemFree) X(cuMemHostAlloc) X(cuMemFreeHost) X(cuMemHostGetDevicePointer)     \
     X(cuMemHostRegister) X(cuMemHostUnregister) X(cuMemcpy2DAsync)                                 \
     X(cuMemcpyAsync) X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyDtoDAsync)                \

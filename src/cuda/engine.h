@@ -74,6 +74,8 @@ struct cuda_work {
     bool reduces, in_place;
     uint32_t signature;
     uint32_t divide_in, divide_out; /* by so much, unless 0 */
+    uint64_t limit_ns;              /* a kernel waits no longer for a peer; 0: the communicator's */
+    uint32_t max_blocks;            /* of its kernels; 0: as many as have room */
     bool scaled;                    /* local inputs are multiplied by *scale */
     const void *scale; /* on the host it is read now, on the device when the kernel runs */
 };

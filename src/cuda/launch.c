@@ -40,11 +40,26 @@ static enum choir_status launch(CUfunction f, uint32_t blocks, uint32_t threads,
 
 /* Blocks for so many lanes. A block waits for its peers, so the blocks of all communicators of a device must have room at once,
  * each on a multiprocessor of its own: crossing orders of their operations would else wait for each other for ever. */
-static uint32_t blocks_for(const struct cuda_comm *comm, uint32_t lanes)
+static uint32_t blocks_for(const struct cuda_comm *comm, const struct cuda_work *w, uint32_t lanes)
 {
     uint32_t sharers =
         base_max(atomic_load_explicit(&comm->device->comms, memory_order_relaxed), 1u);
-    return base_min(lanes, base_max((uint32_t)comm->device->gpu.sms / sharers, 1u));
+    uint32_t room = base_max((uint32_t)comm->device->gpu.sms / sharers, 1u);
+    return base_min(lanes, w->max_blocks ? base_min(room, w->max_blocks) : room);
+}
+
+/* Of a kernel that waits for nobody. */
+static uint32_t apply_blocks(const struct cuda_work *w)
+{
+    return w->max_blocks ? base_min(APPLY_BLOCKS, w->max_blocks) : APPLY_BLOCKS;
+}
+
+static struct cuda_view view_of(const struct cuda_comm *comm, const struct cuda_work *w)
+{
+    struct cuda_view view = comm->view;
+    if (w->limit_ns)
+        view.guard.limit_ns = w->limit_ns;
+    return view;
 }
 
 /* The kernel of a form for a type and operation. */
@@ -88,7 +103,7 @@ static enum choir_status divide(struct cuda_comm *comm, const struct cuda_work *
     void *arguments[] = {&data, &bytes, &by};
     if (st != CHOIR_OK || !bytes)
         return st;
-    return launch(comm->divide[w->type], APPLY_BLOCKS, CUDA_THREADS, w->stream, arguments);
+    return launch(comm->divide[w->type], apply_blocks(w), CUDA_THREADS, w->stream, arguments);
 }
 
 static enum choir_status scale(struct cuda_comm *comm, const struct cuda_work *w, void *to,
@@ -100,7 +115,7 @@ static enum choir_status scale(struct cuda_comm *comm, const struct cuda_work *w
     void *arguments[] = {&to, &from, &bytes, &by.at, &by.value};
     if (st != CHOIR_OK || !bytes)
         return st;
-    return launch(comm->scale[w->type], APPLY_BLOCKS, CUDA_THREADS, w->stream, arguments);
+    return launch(comm->scale[w->type], apply_blocks(w), CUDA_THREADS, w->stream, arguments);
 }
 
 /* Inputs as the plan wants them, where they may be written. */
@@ -130,7 +145,7 @@ static enum choir_status run_exchanges(struct cuda_comm *comm, const struct cuda
     const struct cuda_bound *b = w->bound;
     bool later = w->type == CHOIR_INT8 || w->type == CHOIR_INT16 || w->type == CHOIR_INT32 ||
                  w->type == CHOIR_INT64;
-    struct cuda_exchange_call call = {.view = comm->view,
+    struct cuda_exchange_call call = {.view = view_of(comm, w),
                                       .in = w->in,
                                       .out = w->out,
                                       .signature = w->signature,
@@ -155,7 +170,7 @@ static enum choir_status run_exchanges(struct cuda_comm *comm, const struct cuda
         }
         st = pick(comm, w, form, &f);
         if (st == CHOIR_OK)
-            st = launch(f, blocks_for(comm, l->what.lanes), l->threads, w->stream, arguments);
+            st = launch(f, blocks_for(comm, w, l->what.lanes), l->threads, w->stream, arguments);
     }
     if (st == CHOIR_OK && later && w->divide_out)
         st = divide(comm, w, w->out, w->out_bytes, w->divide_out);
@@ -171,7 +186,7 @@ static enum choir_status run_plan(struct cuda_comm *comm, const struct cuda_work
     enum choir_status st = prepare(comm, w, by, &in);
     if (st == CHOIR_OK)
         st = pick(comm, w, CUDA_PLAN, &f);
-    struct cuda_plan_call call = {.view = comm->view,
+    struct cuda_plan_call call = {.view = view_of(comm, w),
                                   .in = in,
                                   .out = w->out,
                                   .signature = w->signature,
@@ -181,7 +196,7 @@ static enum choir_status run_plan(struct cuda_comm *comm, const struct cuda_work
                                   .pending = b->pending};
     void *arguments[] = {&call};
     if (st == CHOIR_OK)
-        st = launch(f, blocks_for(comm, b->plan.window), CUDA_THREADS, w->stream, arguments);
+        st = launch(f, blocks_for(comm, w, b->plan.window), CUDA_THREADS, w->stream, arguments);
     if (st == CHOIR_OK && w->divide_out)
         st = divide(comm, w, w->out, w->out_bytes, w->divide_out);
     return st;

@@ -301,6 +301,18 @@ FAKE_API CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags)
     return r;
 }
 
+FAKE_API CUresult cuCtxGetStreamPriorityRange(int *least, int *greatest)
+{
+    FAKE_READY();
+    if (!fake_context())
+        return CUDA_ERROR_INVALID_CONTEXT;
+    if (least)
+        *least = 0;
+    if (greatest)
+        *greatest = -5; /* streams do not differ here */
+    return CUDA_SUCCESS;
+}
+
 FAKE_API CUresult cuCtxSynchronize(void)
 {
     FAKE_READY();

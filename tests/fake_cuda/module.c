@@ -6,6 +6,7 @@
  * blocks would wait for each other.)
  */
 #include "tests/fake_cuda/fake.h"
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -220,6 +221,15 @@ static unsigned draw(const char *name, unsigned limit)
     return 1 + (unsigned)((x >> 33) % (unsigned)most);
 }
 
+static _Atomic unsigned widest;
+
+/* The most blocks of any launch since the last question, for tests. */
+FAKE_API unsigned fake_cuda_widest(void);
+FAKE_API unsigned fake_cuda_widest(void)
+{
+    return atomic_exchange(&widest, 0);
+}
+
 static CUresult launch(CUfunction f, unsigned grid, unsigned block, unsigned shared,
                        CUstream handle, void **parameters, void **extra)
 {
@@ -250,6 +260,9 @@ static CUresult launch(CUfunction f, unsigned grid, unsigned block, unsigned sha
     void *word = &f->module->word; /* what the probe writes is its own module's */
     memcpy(bytes + used, &word, sizeof(word));
     used += sizeof(word);
+    for (unsigned seen = widest; seen < grid;)
+        if (atomic_compare_exchange_weak(&widest, &seen, grid))
+            break;
     struct fake_work w = {.run = run, .u.launch = {k, draw("FAKE_CUDA_BLOCKS", BLOCKS), 0}};
     w.u.launch.threads = draw("FAKE_CUDA_THREADS", THREADS);
     if (k->halves)

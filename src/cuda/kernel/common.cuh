@@ -140,7 +140,7 @@ DEV_CALL uint64_t wait_look(const cuda_guard &g, uint64_t since, uint32_t peer, 
                     : now - since > g.limit_ns ? CUDA_FAULT_LATE
                                                : CUDA_FAULT_NONE;
     if (code)
-        fault(g, code, peer, lane, number, 0, 0);
+        fault(g, code, peer, lane, number, (uint32_t)(g.limit_ns / 1000000), 0);
     return code ? 0 : since;
 }
 DEV bool wait_on(const cuda_guard &g, patience &w, uint32_t peer, uint32_t lane, uint32_t number)
