@@ -100,6 +100,15 @@ struct comm_record {
     _Atomic int32_t root;
 };
 
+struct comm_wait { /* cycle.c */
+    struct choir_comm *next;
+    bool listed;
+    int peer; /* for whom it waits, or did */
+    const char *what;
+    uint64_t seen_ns, probed_ns;
+    char text[200]; /* of the cycle it is in, if one was found */
+};
+
 enum comm_state { COMM_CREATING, COMM_READY, COMM_FINALIZED, COMM_FAILED };
 
 struct creation;
@@ -127,7 +136,9 @@ struct choir_comm {
     struct comm_memo memo;
     struct comm_counted counted;
     struct comm_op ops[COMM_OPS];
-    _Atomic uint32_t busy; /* a call is in it */
+    _Atomic uint32_t busy;   /* a call is in it */
+    _Atomic uint64_t caller; /* the last call's thread */
+    struct comm_wait wait;
     _Atomic uint64_t
         tickets; /* drawn while busy is held, or by a replay that goes through the host */
     _Atomic uint64_t served; /* operations called; ended: in order, streams included */
@@ -166,6 +177,7 @@ enum comm_frame {
     COMM_FRAME_VERDICT, /* payload struct choir_error */
     COMM_FRAME_QUERY,   /* arg: collectives begun, signature */
     COMM_FRAME_STATE,   /* the answer: arg: the asked one, its signature there */
+    COMM_FRAME_PROBE,   /* cycle.c; arg: how many waits the payload has */
 };
 
 /* tree.c */
@@ -413,6 +425,15 @@ enum choir_status stream_submit(choir_stream *stream, struct comm_task *task,
                                 const struct comm_call *copy);
 enum choir_status stream_submit_call(choir_stream *stream, struct choir_comm *c,
                                      const struct comm_call *call);
+
+/* cycle.c */
+/* An operation waits for a rank; said again at least every 20 ms while it does. what: a constant text. */
+void cycle_waits(struct choir_comm *c, int peer, uint64_t waited_ns, const char *what);
+/* "; " and the cycle that it is in, or nothing. */
+void cycle_text(struct choir_comm *c, char *text, size_t bytes);
+void cycle_probe(struct choir_comm *c, const struct choir_frame *f, const void *payload);
+#define CYCLE_REMEDY "all ranks use their communicators in the same order, or in one group"
+void cycle_forget(struct choir_comm *c); /* before no upcall enters it any more */
 
 /* explain.c */
 /* In words: how the call of `peer`, that has this signature, is not as ours. */

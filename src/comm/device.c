@@ -10,23 +10,10 @@
  * the two is agreed when the communicator is created.
  */
 #include "base/knob.h"
-#include "comm/comm.h"
+#include "comm/device.h"
 #include "comm/staged.h"
-#include "cuda/engine.h"
 #include <stdlib.h>
 #include <string.h>
-
-#define DEVICE_SALT 0x67707521u /* a host call never has the signature of a device call */
-#define FAULT_PERIOD_NS 20000000u
-
-struct comm_device {
-    struct cuda_comm *gpu;
-    struct plan_cluster cluster;
-    struct plan_table *table;
-    struct plan_cache *bound;
-    struct service_timer timer;
-    bool timed;
-};
 
 /* --- which calls are device calls ---------------------------------------------------------------------- */
 
@@ -302,45 +289,6 @@ enum choir_status device_exchange(struct choir_comm *c, const struct comm_call *
     return st;
 }
 
-/* --- what kernels found wrong ------------------------------------------------------------------------------ */
-
-static void blame(struct choir_comm *c, const struct cuda_report *r)
-{
-    char text[256] = "another call";
-    struct base_error_at at = {(int)c->host.rank, (int)r->peer, c->host.sequence, 0, "cuda"};
-    if (r->code == CUDA_FAULT_LATE) {
-        host_comm_break(&c->host, CHOIR_ERR_TIMEOUT, &at,
-                        "look for what keeps that rank; CHOIR_TIMEOUT, or the call's deadline_ns, "
-                        "sets the limit",
-                        "a kernel of rank %u has waited %.1f s for rank %u", c->host.rank,
-                        (double)r->seen / 1e3, r->peer);
-    } else if (r->code == CUDA_FAULT_SIGNATURE) {
-        watch_explain_record(c, r->signature, r->seen ^ DEVICE_SALT, r->peer, text, sizeof(text));
-        host_comm_break(
-            &c->host, CHOIR_ERR_MISMATCH, &at,
-            "all ranks must call the same collectives with the same arguments, in the same order",
-            "%s", text);
-    }
-}
-
-void device_look(struct choir_comm *c)
-{
-    struct cuda_report report;
-    if (c->device && cuda_comm_fault(c->device->gpu, &report) && !atomic_load(&c->host.broken))
-        blame(c, &report);
-}
-
-static void look(void *arg)
-{
-    device_look(arg);
-}
-
-void device_stop(struct choir_comm *c)
-{
-    if (c->device)
-        cuda_comm_abort(c->device->gpu);
-}
-
 /* --- life ---------------------------------------------------------------------------------------------------- */
 
 uint64_t device_bytes(const struct choir_comm *c)
@@ -458,7 +406,7 @@ enum choir_status device_prove(struct choir_comm *c)
     enum choir_status st = cuda_comm_prove(d->gpu);
     if (st != CHOIR_OK)
         return st;
-    d->timer = (struct service_timer){.period_ns = FAULT_PERIOD_NS, .fn = look, .arg = c};
+    d->timer = (struct service_timer){.period_ns = DEVICE_PERIOD_NS, .fn = device_timer, .arg = c};
     d->timed = true;
     service_timer_add(&d->timer);
     base_log(BASE_INFO, (int)c->host.rank, "GPU memory is mapped by all ranks");

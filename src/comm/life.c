@@ -77,6 +77,7 @@ void comm_free(struct choir_comm *c)
 {
     creation_free(c);
     c->magic = 0;
+    cycle_forget(c);
     if (c->host_open && !host_comm_hide(&c->host))
         return;
     watch_close(c); /* now: an upcall may have begun a flood */

@@ -296,8 +296,10 @@ bool comm_enter(struct choir_comm *c)
 {
     uint32_t idle = 0;
     if (base_likely(atomic_compare_exchange_strong_explicit(
-            &c->busy, &idle, 1, memory_order_acquire, memory_order_relaxed)))
+            &c->busy, &idle, 1, memory_order_acquire, memory_order_relaxed))) {
+        atomic_store_explicit(&c->caller, (uint64_t)pthread_self(), memory_order_relaxed);
         return true;
+    }
     base_fail(CHOIR_ERR_BUSY, "use a communicator from one thread at a time",
               "another thread is in a call on this communicator");
     return false;

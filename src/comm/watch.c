@@ -85,6 +85,7 @@ enum choir_status watch_late(void *arg, uint64_t waited_ns)
         host_control_send(&c->host, (uint32_t)peer, COMM_FRAME_QUERY,
                           (uint64_t[]){c->collectives, c->op.signature, 0}, 0, NULL, 0);
     }
+    cycle_waits(c, peer, waited_ns, what);
     uint64_t late = (uint64_t)knob_int(KNOB_LATE);
     if (waited_ns >= late && now - c->logged_ns >= late) {
         c->logged_ns = now;
@@ -92,11 +93,14 @@ enum choir_status watch_late(void *arg, uint64_t waited_ns)
                  what, (unsigned long long)c->host.sequence, (double)waited_ns / 1e9, peer);
     }
     if (waited_ns > t->limit_ns) {
-        char text[160];
-        snprintf(text, sizeof(text), "%s sequence %llu waited %.1f s for rank %d", what,
-                 (unsigned long long)c->host.sequence, (double)waited_ns / 1e9, peer);
+        char cycle[200], text[300];
+        cycle_text(c, cycle, sizeof(cycle));
+        snprintf(text, sizeof(text), "%s sequence %llu waited %.1f s for rank %d%s", what,
+                 (unsigned long long)c->host.sequence, (double)waited_ns / 1e9, peer, cycle);
         return blame(c, CHOIR_ERR_TIMEOUT, peer,
-                     "look for what keeps that rank; CHOIR_TIMEOUT sets the limit", text);
+                     cycle[0] ? CYCLE_REMEDY
+                              : "look for what keeps that rank; CHOIR_TIMEOUT sets the limit",
+                     text);
     }
     return CHOIR_OK;
 }
@@ -195,6 +199,9 @@ void watch_control(struct host_comm *host, const struct choir_frame *f, void *pa
             break;
         case COMM_FRAME_STATE:
             judge(c, f);
+            break;
+        case COMM_FRAME_PROBE:
+            cycle_probe(c, f, payload);
             break;
         default:
             break;

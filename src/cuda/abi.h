@@ -81,6 +81,8 @@ struct cuda_state {  /* device memory */
 struct cuda_report { /* pinned host memory; written once, code last */
     uint32_t code, peer, lane, signature, number;
     uint32_t seen; /* CUDA_FAULT_LATE: after so many milliseconds */
+    /* Of a wait that has lasted 100 ms: the peer + 1, and what changes while it lasts. No fault, and told by any thread. */
+    uint32_t waiting, tick;
 };
 struct cuda_guard { /* the way out of a wait */
     struct cuda_state *state;

@@ -45,6 +45,8 @@ enum choir_status cuda_comm_prove(struct cuda_comm *comm);
 void cuda_comm_abort(struct cuda_comm *comm);
 /* What made a kernel give up; false: nothing did. Any thread, no CUDA call. */
 bool cuda_comm_fault(const struct cuda_comm *comm, struct cuda_report *report);
+/* For whom its kernels have waited for 100 ms or more; *tick changes while they do. False: they have not. No CUDA call. */
+bool cuda_comm_waiting(const struct cuda_comm *comm, uint32_t *peer, uint32_t *tick);
 /* Waits until its kernels have ended. */
 void cuda_comm_quiesce(struct cuda_comm *comm);
 /* After that: frees what peers cannot reach any more; the rest goes once they have closed too. */

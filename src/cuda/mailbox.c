@@ -326,6 +326,15 @@ bool cuda_comm_fault(const struct cuda_comm *comm, struct cuda_report *report)
     return true;
 }
 
+bool cuda_comm_waiting(const struct cuda_comm *comm, uint32_t *peer, uint32_t *tick)
+{
+    const struct cuda_report *r = &comm->board->report;
+    uint32_t waiting = __atomic_load_n(&r->waiting, __ATOMIC_RELAXED);
+    *tick = __atomic_load_n(&r->tick, __ATOMIC_RELAXED);
+    *peer = waiting - 1;
+    return waiting && *peer < comm->view.ranks;
+}
+
 int cuda_comm_ordinal(const struct cuda_comm *comm)
 {
     return comm->device->gpu.ordinal;

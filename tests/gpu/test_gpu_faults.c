@@ -93,6 +93,41 @@ static void late_body(int rank, int size, void *arg)
     end(&f, &j->next, rank, size);
 }
 
+/* Two communicators on one stream, in another order on each rank. */
+static void crossed_body(int rank, int size, void *arg)
+{
+    const struct job *j = arg;
+    struct fault_rank f;
+    struct choir_error e;
+    struct choir_config config = CHOIR_CONFIG_INIT;
+    choir_comm *c[2];
+    config.timeout_ns = 3000000000;
+    config.name = "first";
+    begin(&f, &j->id, rank, size, &config);
+    c[0] = f.c;
+    config.name = "second";
+    CHECK_OK(choir_comm_create(&j->next, rank, size, &config, &c[1]));
+    for (int i = 0; i < 2; i++)
+        CHECK_OK(choir_all_reduce(c[(rank + i) % 2], f.in, f.out, 10, CHOIR_FLOAT32, CHOIR_SUM,
+                                  f.g.choir));
+    int failed = 0; /* the first that fails may set the other one free */
+    for (int i = 0; i < 2; i++) {
+        f.c = c[i];
+        if (outcome(&f, &e) == CHOIR_OK)
+            continue;
+        failed++;
+        CHECK_EQ(e.status, CHOIR_ERR_TIMEOUT);
+        if (!strstr(e.text, "a cycle of waits") ||
+            !strstr(e.text, "rank 0 of first (on its GPU)") ||
+            !strstr(e.text, "rank 1 of second (on its GPU)"))
+            FAIL("%s", e.text);
+    }
+    CHECK_LE(1, failed);
+    for (int i = 0; i < 2; i++)
+        CHECK_OK(choir_comm_destroy(c[i]));
+    gpu_close(&f.g);
+}
+
 static void abort_body(int rank, int size, void *arg)
 {
     const struct job *j = arg;
@@ -188,6 +223,10 @@ static void late(void)
 {
     run(2, late_body), run(1, late_body);
 }
+static void crossed(void)
+{
+    run(1, crossed_body);
+}
 static void abort_it(void)
 {
     run(2, abort_body), run(1, abort_body);
@@ -201,4 +240,4 @@ static void arguments(void)
     run(2, arguments_body), run(1, arguments_body);
 }
 
-TEST_MAIN(TEST(arguments), TEST(mismatch), TEST(late), TEST(abort_it), TEST(death))
+TEST_MAIN(TEST(arguments), TEST(mismatch), TEST(late), TEST(crossed), TEST(abort_it), TEST(death))

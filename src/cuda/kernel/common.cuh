@@ -127,6 +127,7 @@ struct patience {
     uint64_t since;
 };
 #define PATIENCE_SPINS 1024u
+#define WAIT_TOLD_NS 100000000u
 
 /* since: when the wait began, 0 at first. Returns it; 0: no more waiting. */
 DEV_CALL uint64_t wait_look(const cuda_guard &g, uint64_t since, uint32_t peer, uint32_t lane,
@@ -139,6 +140,10 @@ DEV_CALL uint64_t wait_look(const cuda_guard &g, uint64_t since, uint32_t peer, 
     uint32_t code = load_relaxed(g.abort)      ? CUDA_FAULT_ABORT
                     : now - since > g.limit_ns ? CUDA_FAULT_LATE
                                                : CUDA_FAULT_NONE;
+    if (!code && now - since > WAIT_TOLD_NS) {
+        store_relaxed(&g.report->waiting, peer + 1);
+        store_relaxed(&g.report->tick, (uint32_t)(now >> 20));
+    }
     if (code)
         fault(g, code, peer, lane, number, (uint32_t)(g.limit_ns / 1000000), 0);
     return code ? 0 : since;
