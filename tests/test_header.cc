@@ -14,7 +14,7 @@ static_assert(CHOIR_OK == 0 && CHOIR_IN_PROGRESS == 1, "values of statuses are f
 static_assert(CHOIR_FLOAT8_E5M2 == 13 && CHOIR_TYPES == 14, "values of types are fixed");
 static_assert(CHOIR_LXOR == 10 && CHOIR_OPS == 11, "values of operations are fixed");
 static_assert(sizeof(struct choir_id) == CHOIR_ID_BYTES, "ids are carried by other libraries");
-static_assert(sizeof(struct choir_config) == 56 && sizeof(struct choir_call) == 16,
+static_assert(sizeof(struct choir_config) == 64 && sizeof(struct choir_call) == 24,
               "structures grow at the end only");
 
 static int failed;
