@@ -76,7 +76,10 @@ static enum choir_status check_op(struct choir_comm *c, const struct comm_call *
 
 static enum choir_status check(struct choir_comm *c, const struct comm_call *a)
 {
-    enum choir_status st = (enum choir_status)atomic_load(&c->host.broken);
+    enum choir_status st = profile_on() ? profile_refuse() : CHOIR_OK;
+    if (st != CHOIR_OK)
+        return st;
+    st = (enum choir_status)atomic_load(&c->host.broken);
     if (st != CHOIR_OK) {
         pthread_mutex_lock(&c->host.lock);
         *base_error_thread() = c->host.error;
@@ -277,12 +280,12 @@ static enum choir_status message_checked(struct choir_comm *c, struct comm_messa
     if (st != CHOIR_OK)
         return st;
     m.peer = (uint32_t)peer;
+    m.type = type;
     m.bytes = count * choir_type_bytes(type);
     if (group_open())
         return group_add_message(c, &a, &m, stream);
-    st = choir_group_start();
-    if (st == CHOIR_OK)
-        st = group_add_message(c, &a, &m, stream);
+    group_start_quietly();
+    st = group_add_message(c, &a, &m, stream);
     enum choir_status ended = choir_group_end();
     return st == CHOIR_OK ? ended : st;
 }

@@ -12,6 +12,7 @@
  *   counts.c    v-forms that exchange counts first    slice.c     long operations in slices
  *   device.c    operations on GPU memory              staged.c    the same through the host: their turn
  *   staged_call.c  and what a stream does for them    bounce.c    plain host memory for kernels
+ *   observe.c    what observers are told (choir_profile.h)
  */
 #ifndef COMM_COMM_H
 #define COMM_COMM_H
@@ -114,6 +115,8 @@ enum comm_state { COMM_CREATING, COMM_READY, COMM_FINALIZED, COMM_FAILED };
 struct creation;
 struct comm_device;
 struct comm_staged;
+struct comm_marks;
+struct comm_observed;
 struct cuda_card;
 struct cuda_device;
 struct choir_comm {
@@ -163,6 +166,8 @@ struct choir_comm {
     struct comm_device *device;   /* its GPU side, where all ranks' map each other, or NULL */
     struct comm_staged
         *staged; /* how its GPU's memory, or plain memory for it, goes through the host, or NULL */
+    struct profile_event life; /* told from ready to destroyed */
+    struct comm_marks *marks;  /* observe.c: kernels that are told of; with `device` */
 };
 #define COMM_MAGIC 0x63686f6972636f6dull
 
@@ -263,6 +268,7 @@ struct comm_message { /* a send or receive of a group */
     uint32_t peer;
     uint8_t *memory;
     uint64_t bytes;
+    enum choir_type type; /* as called */
 };
 /* The plan of a group's messages: byte elements at absolute addresses, so both buffers begin at 0. */
 enum choir_status exchange_plan(struct choir_comm *c, const struct comm_message *list, uint32_t n,
@@ -301,6 +307,10 @@ struct comm_task { /* one operation, from its call to its end */
     uint64_t ticket, limit_ns, started_ns;
     void *saved, *saved_from; /* config.restorable */
     uint64_t saved_bytes;
+    struct comm_observed *observed; /* observe.c: what is told of it; NULL: nothing */
+    uint64_t group;                 /* id of the event of the group it was called in, or 0 */
+    const void *stream;
+    enum choir_profile_stream stream_kind;
 };
 /* busy: one thread at a time in a communicator. */
 bool comm_enter(struct choir_comm *c);
@@ -408,8 +418,31 @@ enum choir_status counts_begin(struct comm_task *t, const void **in, void **out)
 enum choir_status counts_end(struct comm_task *t);
 void counts_free(struct choir_comm *c);
 
+/* observe.c */
+/* Called if profile_on(): when a task begins; of a group's messages also when it is made, to keep them. */
+void observe_begin(struct comm_task *t);
+void observe_messages(struct comm_task *t, const struct comm_message *list, uint32_t n);
+void observe_replay(struct comm_task *t); /* a copy of a captured task is about to begin */
+/* Called of an observed task: when its plan has been started; when it has ended, or never will. */
+void observe_lanes(struct comm_task *t);
+void observe_end(struct comm_task *t, enum choir_status status);
+/* A communicator lives from begin to end; the latter also of one that nobody observed. */
+void observe_comm(struct choir_comm *c);
+void observe_comm_end(struct choir_comm *c);
+struct cuda_comm;
+enum choir_status observe_open(struct choir_comm *c, struct cuda_comm *gpu);
+void observe_close(struct choir_comm *c);
+/* A call that kernels run, or a group's messages; *mark: what they are to be marked with, unless 0. NULL: nothing is told. */
+struct comm_observed *observe_device(struct choir_comm *c, struct choir_stream *stream,
+                                     const struct comm_call *call, const struct comm_message *list,
+                                     uint32_t n, uint64_t *mark);
+void observe_device_end(struct comm_observed *o, enum choir_status status);
+void observe_kernels(struct choir_comm *c); /* tells of what kernels have marked; one thread */
+
 /* group.c */
 bool group_open(void);
+void group_start_quietly(void); /* one that observers are not told of */
+uint64_t group_event(void);     /* of this thread's group; 0: there is none */
 /* A call failed: if in a group, its end returns the first such error and runs nothing. Returns st. */
 enum choir_status group_note(enum choir_status st);
 enum choir_status group_add(struct choir_comm *c, const struct comm_call *call,

@@ -211,11 +211,11 @@ static enum choir_status enqueue(struct choir_comm *c, struct cuda_work *w,
 }
 
 static enum choir_status run_locked(struct choir_comm *c, const struct comm_call *call,
-                                    struct choir_stream *stream)
+                                    struct choir_stream *stream, uint64_t mark)
 {
     bool owned = false;
     struct cuda_bound *bound = NULL;
-    struct cuda_work w = {.in = call->in, .out = call->out};
+    struct cuda_work w = {.in = call->in, .out = call->out, .mark = mark};
     w.signature = call_signature(c, call) ^ DEVICE_SALT;
     ++c->host.sequence;
     watch_record(c, call, w.signature);
@@ -246,20 +246,25 @@ enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
     struct bounce b = {.comm = c, .call = *call, .stream = stream_cuda(stream)};
+    uint64_t mark = 0;
+    struct comm_observed *o = profile_on() ? observe_device(c, stream, call, NULL, 0, &mark) : NULL;
     st = bounce_in(&b);
     if (st == CHOIR_OK)
-        st = bounce_out(&b, run_locked(c, &b.call, stream));
+        st = bounce_out(&b, run_locked(c, &b.call, stream, mark));
+    if (o)
+        observe_device_end(o, st);
     comm_leave(c);
     return st;
 }
 
 static enum choir_status exchange_locked(struct choir_comm *c, const struct comm_call *call,
                                          const struct comm_message *list, uint32_t n,
-                                         struct choir_stream *stream)
+                                         struct choir_stream *stream, uint64_t mark)
 {
     struct choir_plan *plans[CUDA_RANKS] = {NULL};
     struct cuda_bound *bound = NULL;
     struct cuda_work w = {.type = CHOIR_UINT8, .signature = COMM_EXCHANGE_SIGNATURE ^ DEVICE_SALT};
+    w.mark = mark;
     ++c->host.sequence;
     take_limits(c, call, &w);
     enum choir_status st =
@@ -281,10 +286,15 @@ enum choir_status device_exchange(struct choir_comm *c, const struct comm_call *
         return staged_exchange(c, call, list, n, stream);
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
-    struct bounce b = {.comm = c, .stream = stream_cuda(stream)};
+    struct bounce b = {.comm = c, .stream = stream_cuda(stream), .call.kind = CHOIR_EXCHANGE};
+    uint64_t mark = 0;
+    struct comm_observed *o =
+        profile_on() ? observe_device(c, stream, &b.call, list, n, &mark) : NULL;
     enum choir_status st = bounce_messages_in(&b, list, n);
     if (st == CHOIR_OK)
-        st = bounce_out(&b, exchange_locked(c, call, list, n, stream));
+        st = bounce_out(&b, exchange_locked(c, call, list, n, stream, mark));
+    if (o)
+        observe_device_end(o, st);
     comm_leave(c);
     return st;
 }
@@ -404,6 +414,8 @@ enum choir_status device_prove(struct choir_comm *c)
 {
     struct comm_device *d = c->device;
     enum choir_status st = cuda_comm_prove(d->gpu);
+    if (st == CHOIR_OK)
+        st = observe_open(c, d->gpu);
     if (st != CHOIR_OK)
         return st;
     d->timer = (struct service_timer){.period_ns = DEVICE_PERIOD_NS, .fn = device_timer, .arg = c};
@@ -420,6 +432,9 @@ void device_close(struct choir_comm *c)
         service_timer_remove(&d->timer);
     if (d)
         cuda_comm_quiesce(d->gpu); /* before its plans' memory goes, and the thread that copies */
+    if (d && d->timed)
+        observe_kernels(c);
+    observe_close(c);
     staged_close(c);
     overlap_close(c);
     if (!d)

@@ -8,6 +8,8 @@
 
 #define DEVICE_SALT 0x67707521u /* a host call never has the signature of a device call */
 #define DEVICE_PERIOD_NS 20000000u
+#define DEVICE_MARK_PERIOD_NS                                                                      \
+    1000000u /* while kernels are observed: there is room for so many marks */
 
 struct comm_device {
     struct cuda_comm *gpu;
@@ -20,7 +22,7 @@ struct comm_device {
     uint64_t told_ns, since_ns, logged_ns;
 };
 
-/* device_fault.c: every DEVICE_PERIOD_NS, on the service thread; of a choir_comm. */
+/* device_fault.c: every DEVICE_PERIOD_NS or more often, on the service thread; of a choir_comm. */
 void device_timer(void *comm);
 
 #endif

@@ -57,8 +57,11 @@ static void look_for_waits(struct choir_comm *c)
 
 void device_timer(void *comm)
 {
-    device_look(comm);
-    look_for_waits(comm);
+    struct choir_comm *c = comm;
+    device_look(c);
+    look_for_waits(c);
+    observe_kernels(c);
+    c->device->timer.period_ns = profile_on() ? DEVICE_MARK_PERIOD_NS : DEVICE_PERIOD_NS;
 }
 
 void device_stop(struct choir_comm *c)

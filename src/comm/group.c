@@ -29,6 +29,7 @@ static _Thread_local struct group {
         struct choir_comm *comm, **out;
     } * creation;
     uint32_t creations, creation_room;
+    struct profile_event event; /* its id 0: nobody observes it */
 } g;
 
 bool group_open(void)
@@ -142,10 +143,25 @@ enum choir_status group_add_creation(struct choir_comm *c, struct choir_comm **o
     return CHOIR_OK;
 }
 
-enum choir_status choir_group_start(void)
+void group_start_quietly(void)
 {
     if (!g.depth++)
         g.status = CHOIR_OK;
+}
+
+uint64_t group_event(void)
+{
+    return g.event.event.id;
+}
+
+enum choir_status choir_group_start(void)
+{
+    group_start_quietly();
+    if (g.depth == 1 && profile_on()) {
+        g.event.event = (struct choir_profile_event){
+            .kind = CHOIR_PROFILE_GROUP, .rank = -1, .root = -1, .peer = -1};
+        profile_begin(&g.event);
+    }
     return CHOIR_OK;
 }
 
@@ -168,6 +184,9 @@ static enum choir_status prepare(struct entry *e)
     }
     enum choir_status st = task_prepare(e->comm, &e->call, exchange, e->task);
     comm_leave(e->comm);
+    e->task->group = group_event();
+    if (st == CHOIR_OK && e->messages && profile_on())
+        observe_messages(e->task, e->messages, e->message_count);
     return st;
 }
 
@@ -323,5 +342,6 @@ enum choir_status choir_group_end(void)
         st = st == CHOIR_OK ? ran : st;
     }
     clear();
+    profile_end(&g.event, st);
     return st;
 }

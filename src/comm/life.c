@@ -82,6 +82,7 @@ void comm_free(struct choir_comm *c)
         return;
     watch_close(c); /* now: an upcall may have begun a flood */
     device_close(c);
+    observe_comm_end(c);
     if (c->host_open)
         host_comm_close(&c->host);
     if (c->has_secret)

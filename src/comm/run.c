@@ -119,12 +119,23 @@ static inline enum choir_status start_op(struct choir_comm *c, const struct host
     return host_op_start(op);
 }
 
+static enum choir_status start_task(struct comm_task *t, const void *in, void *out)
+{
+    enum choir_status st = start_op(t->comm, t->bound, in, out);
+    if (st == CHOIR_OK && base_unlikely(t->observed != NULL))
+        observe_lanes(t);
+    return st;
+}
+
 enum choir_status task_begin(struct comm_task *t)
 {
     struct choir_comm *c = t->comm;
+    bool first = !t->begun;
     t->begun = true;
     t->started_ns = 0;
     count_op(c, &t->call, t->signature);
+    if (profile_on() && first)
+        observe_begin(t);
     enum choir_status st = (enum choir_status)atomic_load(&c->host.broken);
     if (st != CHOIR_OK)
         return st;
@@ -134,7 +145,7 @@ enum choir_status task_begin(struct comm_task *t)
         const void *in;
         void *out;
         st = counts_begin(t, &in, &out);
-        return st == CHOIR_OK ? start_op(c, t->bound, in, out) : st;
+        return st == CHOIR_OK ? start_task(t, in, out) : st;
     }
     if (c->config.restorable)
         st = save_inputs(t);
@@ -144,7 +155,7 @@ enum choir_status task_begin(struct comm_task *t)
         st = scale_inputs(t);
     if (st == CHOIR_OK)
         st = call_combine(c, &t->call, &c->op.combine);
-    return st == CHOIR_OK ? start_op(c, t->bound, t->call.in, t->call.out) : st;
+    return st == CHOIR_OK ? start_task(t, t->call.in, t->call.out) : st;
 }
 
 static void finish_slice(struct comm_task *t)
@@ -181,6 +192,8 @@ enum choir_status task_end(struct comm_task *t, enum choir_status st)
                         &(struct base_error_at){(int)c->host.rank, base_error_thread()->peer,
                                                 c->host.sequence, 0, NULL},
                         base_error_thread()->remedy, "%s", base_error_thread()->text);
+    if (base_unlikely(t->observed != NULL)) /* before the next one begins */
+        observe_end(t, st);
     atomic_store_explicit(&c->served, atomic_load(&c->served) + 1, memory_order_release);
     if (st < CHOIR_OK) {
         pthread_mutex_lock(&c->host.lock);
@@ -340,7 +353,7 @@ static bool memo_fits(const struct comm_memo *m, const struct comm_call *call)
 bool run_memo(struct choir_comm *c, const struct comm_call *call, enum choir_status *status)
 {
     const struct comm_memo *m = &c->memo;
-    if (!memo_fits(m, call) || !comm_enter(c))
+    if (!memo_fits(m, call) || profile_on() || !comm_enter(c))
         return false;
     uint64_t ticket = atomic_load_explicit(&c->tickets, memory_order_relaxed);
     if (comm_staged(c) || atomic_load_explicit(&c->served, memory_order_acquire) != ticket ||

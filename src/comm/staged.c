@@ -22,6 +22,8 @@ static void clean(struct staged_item *i)
     call_free(&i->task.call_copy);
     free(i->move);
     i->move = NULL;
+    if (i->task.observed) /* its posts never came */
+        observe_end(&i->task, CHOIR_ERR_ABORTED);
 }
 
 /* --- items ------------------------------------------------------------------------------------------------ */
@@ -53,6 +55,8 @@ static void begin_replay(struct comm_staged *s, struct staged_item *i)
 {
     i->task = i->first;
     i->task.call_copy.owned = NULL; /* stays with `first` */
+    if (i->task.observed)
+        observe_replay(&i->task);
     append(s, i);
 }
 
@@ -354,6 +358,8 @@ static void free_item(struct staged_item *i)
     if (i->captured) {
         call_free(&i->first.call_copy);
         slice_unbind(&i->first);
+        if (i->first.observed) /* messages to tell of, in each replay */
+            observe_end(&i->first, CHOIR_OK);
     }
     free(i);
 }

@@ -260,6 +260,11 @@ static void finish_item(struct way *w)
     w->index = i->index;
     w->captured = i->captured;
     i->posts = w->posts = base_max(w->cut.slices, 1u);
+    i->task.group = group_event();
+    i->task.stream = w->stream;
+    i->task.stream_kind = i->captured ? CHOIR_PROFILE_CUDA_GRAPH : CHOIR_PROFILE_CUDA_STREAM;
+    if (w->messages && profile_on())
+        observe_messages(&i->task, w->message, w->messages);
     if (!i->captured)
         return;
     i->task.owns_bound = false;

@@ -152,6 +152,8 @@ enum choir_status stream_submit(choir_stream *s, struct comm_task *task,
                                 const struct comm_call *copy)
 {
     task->call_copy = *copy;
+    task->stream = s;
+    task->stream_kind = CHOIR_PROFILE_HOST_STREAM;
     enum choir_status st = push(s, (struct item){.task = task});
     if (st !=
         CHOIR_OK) { /* its ticket must be used up, or nothing runs on the communicator any more */

@@ -76,7 +76,8 @@ enum cuda_fault {
 };
 struct cuda_state {  /* device memory */
     uint32_t poison; /* enum cuda_fault: kernels return at once */
-    uint32_t unused[31];
+    uint32_t marks;  /* left so far */
+    uint32_t unused[30];
 };
 struct cuda_report { /* pinned host memory; written once, code last */
     uint32_t code, peer, lane, signature, number;
@@ -246,6 +247,27 @@ struct cuda_wait_call {
         posts; /* device memory: of the item, of which `count` need not be done; NULL: `count` must */
     const uint32_t *done; /* pinned: posts of the item that the host is done with */
     uint32_t count, unused;
+};
+
+/* --- when an operation's kernels begin and end, for observers (mark.c) ------------------------------------ */
+
+#define CUDA_MARKS 2048u /* newer ones take the place of older ones, read or not */
+struct cuda_mark {
+    uint64_t
+        number; /* in the ring: of the mark, from 1 and modulo 2^32, | CUDA_MARK_WHOLE; 0: it is being written */
+    uint64_t id; /* of the operation's event */
+    uint64_t time_ns;
+    uint32_t end, unused; /* 0: of a begin */
+};
+#define CUDA_MARK_WHOLE (1ull << 32)
+struct cuda_marks { /* pinned host memory */
+    struct cuda_mark mark[CUDA_MARKS];
+};
+struct cuda_mark_call {
+    struct cuda_marks *marks;
+    uint32_t *number; /* device memory */
+    uint64_t id;
+    uint32_t end, unused;
 };
 
 #endif

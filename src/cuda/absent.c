@@ -163,6 +163,19 @@ enum choir_status cuda_enqueue(struct cuda_comm *comm, const struct cuda_work *w
     return absent();
 }
 
+enum choir_status cuda_comm_capturing(const struct cuda_comm *comm, struct CUstream_st *stream,
+                                      bool *capturing)
+{
+    (void)comm, (void)stream, (void)capturing;
+    return absent();
+}
+
+bool cuda_comm_next_mark(struct cuda_comm *comm, struct cuda_mark *mark, uint32_t *lost)
+{
+    (void)comm, (void)mark, (void)lost;
+    return false;
+}
+
 /* --- overlap.h, likewise ---------------------------------------------------------------------------------- */
 
 enum choir_status cuda_overlap_open(struct cuda_device *device, bool low,

@@ -43,6 +43,9 @@ struct cuda_device *cuda_device_at(int ordinal, enum choir_status *status);
 /* Between enter and leave the device's context is the thread's current one. */
 enum choir_status cuda_device_enter(const struct cuda_device *device);
 void cuda_device_leave(const struct cuda_device *device);
+/* Whether what is put into the stream becomes part of a graph. */
+enum choir_status cuda_device_capturing(const struct cuda_device *device, CUstream stream,
+                                        bool *capturing);
 /* A kernel by name, ready to run: nothing is loaded at its launch. */
 enum choir_status cuda_device_function(const struct cuda_device *device, const char *name,
                                        CUfunction *function);

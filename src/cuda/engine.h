@@ -6,7 +6,7 @@
  *   mailbox.c   memory that the GPUs of a host share, and what kernels are told of it
  *   form.c      exchanges, recognised from the steps of plans      bind.c   tables of any plan
  *   bound.c     a plan made ready to launch                         launch.c launching it
- *   pair.c      exchanges with one peer
+ *   pair.c      exchanges with one peer                         mark.c   when an operation's kernels begin and end
  *   kernel/     what runs on the GPU
  */
 #ifndef CUDA_ENGINE_H
@@ -80,8 +80,15 @@ struct cuda_work {
     uint32_t max_blocks;            /* of its kernels; 0: as many as have room */
     bool scaled;                    /* local inputs are multiplied by *scale */
     const void *scale; /* on the host it is read now, on the device when the kernel runs */
+    uint64_t mark; /* marks are left before and behind its kernels, with this number; 0: none are */
 };
 /* Puts the operation into the stream; returns at once. */
 enum choir_status cuda_enqueue(struct cuda_comm *comm, const struct cuda_work *work);
+
+/* Whether what is put into the stream becomes part of a graph. */
+enum choir_status cuda_comm_capturing(const struct cuda_comm *comm, struct CUstream_st *stream,
+                                      bool *capturing);
+/* One thread: the next mark, if it has come; *lost: so many before it were written over. No CUDA call. */
+bool cuda_comm_next_mark(struct cuda_comm *comm, struct cuda_mark *mark, uint32_t *lost);
 
 #endif

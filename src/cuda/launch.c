@@ -217,7 +217,11 @@ enum choir_status cuda_enqueue(struct cuda_comm *comm, const struct cuda_work *w
         st = cuda_device_enter(comm->device);
     if (st != CHOIR_OK)
         return st;
-    st = w->bound->launches ? run_exchanges(comm, w, by) : run_plan(comm, w, by);
+    st = cuda_mark(comm, w, false);
+    if (st == CHOIR_OK)
+        st = w->bound->launches ? run_exchanges(comm, w, by) : run_plan(comm, w, by);
+    if (st == CHOIR_OK)
+        st = cuda_mark(comm, w, true);
     cuda_device_leave(comm->device);
     return st;
 }

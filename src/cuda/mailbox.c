@@ -147,6 +147,7 @@ static enum choir_status allocate(struct cuda_comm *comm)
     v->guard.report =
         (struct cuda_report *)(uintptr_t)(board + offsetof(struct cuda_board, report));
     v->guard.abort = (const uint32_t *)(uintptr_t)board;
+    comm->marks = (struct cuda_marks *)(uintptr_t)(board + offsetof(struct cuda_board, marks));
     /* Flags and numbers begin at 0; the slots need not. */
     comm->staging = (uint8_t *)(uintptr_t)(comm->private_memory + zeroed);
     comm->arena = comm->private_memory + zeroed + staging;

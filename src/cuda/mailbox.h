@@ -28,6 +28,7 @@ struct cuda_board {
     uint32_t abort;
     uint32_t unused[31];
     struct cuda_report report;
+    struct cuda_marks marks;
 };
 
 struct cuda_comm {
@@ -41,11 +42,13 @@ struct cuda_comm {
     CUdeviceptr arena;   /* for tables and scratch of plans */
     uint64_t arena_used; /* of ARENA_BYTES */
     struct cuda_board *board;
+    struct cuda_marks *marks;       /* of the board, as kernels see it */
     CUdeviceptr mapped[CUDA_RANKS]; /* by handle, of other processes */
     CUstream stream;                /* for the library's own copies */
     /* Kernels, looked up once: of a form, type and op; of a form; of a type. */
     CUfunction combine[CUDA_FORMS][CHOIR_TYPES][CHOIR_OPS], move[CUDA_FORMS];
-    CUfunction divide[CHOIR_TYPES], scale[CHOIR_TYPES];
+    CUfunction divide[CHOIR_TYPES], scale[CHOIR_TYPES], mark;
+    uint32_t marks_taken;
     struct cuda_retired
         *retired; /* memory of plans that are kept no more: a graph may still have it */
     bool met;
@@ -63,5 +66,8 @@ void cuda_comm_end(struct cuda_comm *comm, CUstreamCaptureMode *mode);
 /* Copies on the communicator's own stream, and waits. */
 enum choir_status cuda_comm_upload(struct cuda_comm *comm, CUdeviceptr to, const void *from,
                                    uint64_t bytes);
+
+/* mark.c: leaves a mark in the work's stream, if it is to; in the device's context. */
+enum choir_status cuda_mark(struct cuda_comm *comm, const struct cuda_work *work, bool end);
 
 #endif

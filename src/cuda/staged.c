@@ -215,16 +215,7 @@ enum choir_status cuda_staged_quiesce(struct cuda_staged *s)
 enum choir_status cuda_staged_capturing(struct cuda_staged *s, struct CUstream_st *stream,
                                         bool *capturing)
 {
-    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-    enum choir_status st = cuda_device_enter(s->device);
-    if (st != CHOIR_OK)
-        return st;
-    CUresult r = cuda_driver()->cuStreamIsCapturing(stream, &status);
-    cuda_device_leave(s->device);
-    if (r == CUDA_SUCCESS && status == CU_STREAM_CAPTURE_STATUS_INVALIDATED)
-        r = CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
-    *capturing = status == CU_STREAM_CAPTURE_STATUS_ACTIVE;
-    return r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "cuStreamIsCapturing");
+    return cuda_device_capturing(s->device, stream, capturing);
 }
 
 static CUdeviceptr address(const void *memory)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* stream.c: waiting for a CUDA stream, and asking whether it is done. */
-#include "cuda/driver.h"
+/* stream.c: waiting for a CUDA stream, and asking whether it is done, or captured. */
+#include "cuda/device.h"
 
 enum choir_status cuda_stream_wait(struct CUstream_st *stream)
 {
@@ -20,4 +20,19 @@ enum choir_status cuda_stream_query(struct CUstream_st *stream)
     if (r == CUDA_ERROR_NOT_READY)
         return CHOIR_IN_PROGRESS;
     return r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "cuStreamQuery");
+}
+
+enum choir_status cuda_device_capturing(const struct cuda_device *device, CUstream stream,
+                                        bool *capturing)
+{
+    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+    enum choir_status st = cuda_device_enter(device);
+    if (st != CHOIR_OK)
+        return st;
+    CUresult r = cuda_driver()->cuStreamIsCapturing(stream, &status);
+    cuda_device_leave(device);
+    if (r == CUDA_SUCCESS && status == CU_STREAM_CAPTURE_STATUS_INVALIDATED)
+        r = CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+    *capturing = status == CU_STREAM_CAPTURE_STATUS_ACTIVE;
+    return r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "cuStreamIsCapturing");
 }

@@ -110,7 +110,8 @@ enum choir_status host_op_start(struct host_op *op)
     const struct host_bound *b = op->bound;
     struct host_run probe;
     uint64_t each = lay_out(&probe, b, NULL);
-    op->window = base_min(base_min(b->plan->window, b->plan->instances), LANE_COUNT);
+    op->window = host_bound_lanes(b);
+    op->last = b->plan->instances;
     op->status = CHOIR_OK;
     op->live = 0;
     op->waiting = -1;
@@ -191,6 +192,31 @@ static bool advance_receives(struct host_op *op, struct host_run *run)
     return moved;
 }
 
+static void next_instance(struct host_op *op, struct host_run *run, uint32_t instance)
+{
+    if (instance < op->bound->plan->instances) {
+        start_instance(op, run, instance);
+    } else { /* observed */
+        op->live--;
+        profile_end(&op->lane[run->lane], CHOIR_OK);
+    }
+}
+
+void host_op_observe(struct host_op *op, struct profile_event *lane)
+{
+    uint32_t instances = op->bound->plan->instances;
+    op->lane = lane;
+    op->last = UINT32_MAX;
+    for (uint32_t w = 0; w < op->window; w++) {
+        struct choir_profile_event *e = &lane[w].event;
+        e->kind = CHOIR_PROFILE_LANE;
+        e->lane = w;
+        e->instances = (instances - w - 1) / op->window + 1;
+        e->fragment_bytes = op->bound->slot_bytes;
+        profile_begin(&lane[w]);
+    }
+}
+
 static bool advance_run(struct host_op *op, struct host_run *run)
 {
     bool moved = run->open < run->pendings && host_pending_advance(op, run);
@@ -214,8 +240,8 @@ static bool advance_run(struct host_op *op, struct host_run *run)
         return moved;
     run->live = false;
     /* The same lane at both ends: instance i is followed by i + window. */
-    if (run->instance + op->window < op->bound->plan->instances)
-        start_instance(op, run, run->instance + op->window);
+    if (run->instance + op->window < op->last)
+        next_instance(op, run, run->instance + op->window);
     else
         op->live--;
     return true;

@@ -18,6 +18,7 @@
 #ifndef HOST_HOST_H
 #define HOST_HOST_H
 
+#include "base/profile.h"
 #include "choir_transport.h"
 #include "host/lane.h"
 #include "plan/plan.h"
@@ -441,6 +442,12 @@ struct host_run { /* one live instance; its number modulo the window is its lane
     uint64_t pending_segs;
 };
 
+/* Instances that are live at a time: lanes. */
+static inline uint32_t host_bound_lanes(const struct host_bound *b)
+{
+    return base_min(base_min(b->plan->window, b->plan->instances), LANE_COUNT);
+}
+
 struct host_op {
     struct host_comm *comm;
     const struct host_bound *bound;
@@ -452,13 +459,17 @@ struct host_op {
     enum choir_status status;
     uint32_t live;
     uint32_t window;
-    int waiting; /* the rank that the last advance waited for, or -1 */
+    uint32_t last;              /* instances of the plan; UINT32_MAX: a lane's end is observed */
+    struct profile_event *lane; /* [window], if so */
+    int waiting;                /* the rank that the last advance waited for, or -1 */
     struct host_run run[LANE_COUNT];
 };
 /* Takes memory for running op->bound from the communicator's scratch, which grows. */
 enum choir_status host_op_start(struct host_op *op);
 /* Moves what can be moved; true when ended (op->status). Never blocks. */
 bool host_op_advance(struct host_op *op);
+/* After host_op_start: tells when lanes begin and end. lane[LANE_COUNT]: filled in but for what is the lane's. */
+void host_op_observe(struct host_op *op, struct profile_event *lane);
 /* Gives up: no transport writes into the buffers any more, unless false (a fragment is half way). */
 bool host_op_cancel(struct host_op *op);
 void host_op_fail(struct host_op *op, enum choir_status status, const struct host_link *link,

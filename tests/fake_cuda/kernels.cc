@@ -7,6 +7,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include "cuda/combination.h"
+#include "cuda/kernel/mark.cuh"
 #include "cuda/kernel/staged.cuh"
 #include "cuda/kernel/pair.cuh"
 #include "cuda/kernel/plan.cuh"
@@ -145,6 +146,13 @@ static void run_wait(ARGUMENTS)
         staged_wait(*(const cuda_wait_call *)parameter[0]);
 }
 
+static void run_mark(ARGUMENTS)
+{
+    (void)threads, (void)s, (void)blocks;
+    if (!number && !thread)
+        leave_mark(*(const cuda_mark_call *)parameter[0]);
+}
+
 /* --- the table ------------------------------------------------------------------------------------------ */
 
 #define EXCHANGE_BYTES (uint16_t)sizeof(cuda_exchange_call)
@@ -166,6 +174,7 @@ static void run_wait(ARGUMENTS)
 static const fake_kernel kernels[] = {
     COMBINING("move", type_uint8, op_bxor) FAKE_COMBINATIONS(COMBINATION)
         CUDA_TYPES(APPLYING){"choir_probe", 1, {4, 0, 0, 0, 0}, false, run_probe},
+    {"choir_mark", 1, {sizeof(cuda_mark_call), 0, 0, 0, 0}, false, run_mark},
     {"choir_staged_post", 1, {sizeof(cuda_post_call), 0, 0, 0, 0}, false, run_post},
     {"choir_staged_wait", 1, {sizeof(cuda_wait_call), 0, 0, 0, 0}, false, run_wait}};
 
