@@ -76,8 +76,9 @@ struct choir_profile_event {
     choir_op op;           /* where it reduces */
     int32_t root, peer;    /* peer: of a send or receive */
     const void *send, *recv; /* buffers of the call */
-    uint32_t lanes;          /* that run it, at once, if any events of lanes come; else 0 */
-    uint32_t kernels;        /* events of kernels that each run of it brings */
+    uint32_t
+        lanes; /* events of lanes that come at once; of a group's messages only the first has any */
+    uint32_t kernels; /* events of kernels that come of each run, likewise */
     /* A lane. */
     uint32_t lane,
         instances; /* its number; the pieces of the data that are its, one after another */

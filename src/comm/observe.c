@@ -120,6 +120,8 @@ static void begin_all(struct comm_task *t, const struct choir_profile_event *com
             e->peer = own.peer;
             e->send = own.send, e->recv = own.recv;
         }
+        if (i) /* the first one's are all of theirs */
+            e->lanes = e->kernels = 0;
         profile_begin(&t->observed->op[i]);
     }
 }
