@@ -206,6 +206,12 @@ static inline uint32_t tree_parent(uint32_t rank)
     return (rank - 1) / TREE_CHILDREN;
 }
 
+/* derive.c: a hash of every setting of the process that shapes what goes over the wire; cards of one version and settings; what
+ * follows from the cards. */
+uint64_t derive_wire_hash(void);
+enum choir_status derive_check(struct choir_comm *c);
+enum choir_status derive_all(struct choir_comm *c);
+
 /* life.c, creation.c */
 struct choir_comm *comm_alloc(const struct choir_config *config, enum choir_status *status);
 void comm_free(struct choir_comm *c);

@@ -4,7 +4,6 @@
  * what must be equal everywhere, and agree that it is. A child of a communicator has its members already and starts at
  * the agreement. Each step is a test that never blocks, so one thread can bring many ranks to life.
  */
-#include "base/knob.h"
 #include "comm/comm.h"
 #include "cuda/engine.h"
 #include <sched.h>
@@ -32,16 +31,6 @@ struct agreement { /* what must be equal on all ranks; a rank's card follows if 
     uint32_t choices; /* the configuration's */
     uint64_t table_hash;
 };
-
-/* Every setting of the process that shapes what goes over the wire. */
-static uint64_t wire_hash(void)
-{
-    const char *algo = knob_text(KNOB_ALGO), *plans = knob_text(KNOB_PLAN_FILES);
-    int64_t size[] = {knob_int(KNOB_SLOT), knob_int(KNOB_CUDA_SLICE)};
-    uint64_t h = base_hash(size, sizeof(size), 0);
-    h = base_hash(algo, strlen(algo), h);
-    return base_hash(plans, strlen(plans), h);
-}
 
 static enum choir_status set_member(struct choir_comm *c, uint32_t rank, const void *blob,
                                     uint32_t bytes)
@@ -98,89 +87,15 @@ static enum choir_status stage_join(struct choir_comm *c)
     return st == CHOIR_OK ? CHOIR_IN_PROGRESS : st;
 }
 
-static enum choir_status check_cards(struct choir_comm *c)
-{
-    uint64_t mine = wire_hash();
-    for (uint32_t r = 0; r < c->host.size; r++) {
-        struct host_card card;
-        host_peer_card(c->host.member[r], &card);
-        if (card.version != choir_version())
-            return base_fail(CHOIR_ERR_MISMATCH, "use one version of the library on all ranks",
-                             "rank %u has version %u, rank %u has %u", r, card.version,
-                             c->host.rank, choir_version());
-        if (card.wire_hash != mine)
-            return base_fail(CHOIR_ERR_MISMATCH,
-                             "set CHOIR_ALGO, CHOIR_PLAN_FILES, CHOIR_SLOT and CHOIR_CUDA_SLICE "
-                             "alike on all ranks",
-                             "rank %u has other settings than rank %u", r, c->host.rank);
-    }
-    return CHOIR_OK;
-}
-
-/* Cores that the ranks of a host have together: launchers bind each to its own. */
-static uint32_t host_cores(const struct choir_comm *c, uint32_t host)
-{
-    const struct choir_layout *l = c->layout;
-    uint8_t set[TOPO_CORE_SET] = {0};
-    uint32_t most = 1, quota = UINT32_MAX, count = 0;
-    for (uint32_t i = l->begin[host]; i < l->begin[host + 1]; i++) {
-        struct host_card card;
-        host_peer_card(c->host.member[l->member[i]], &card);
-        most = base_max(most, card.cores);
-        quota = card.quota ? base_min(quota, card.quota) : quota;
-        for (uint32_t k = 0; k < sizeof(set); k++)
-            set[k] |= card.core_set[k];
-    }
-    for (uint32_t k = 0; k < sizeof(set); k++)
-        count += (uint32_t)__builtin_popcount(set[k]);
-    return base_min(base_max(most, count), quota);
-}
-
-/* Layout, cluster and decision table: pure functions of the cards, so equal on all ranks. */
-static enum choir_status derive(struct choir_comm *c)
-{
-    uint32_t n = c->host.size, cores = UINT32_MAX;
-    bool reads = true;
-    uint64_t *host = malloc(n * sizeof(*host));
-    if (!host)
-        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);
-    for (uint32_t r = 0; r < n; r++) {
-        struct host_card card;
-        host_peer_card(c->host.member[r], &card);
-        host[r] = card.host_key;
-        reads &= card.reads_fast != 0;
-    }
-    c->layout = plan_layout_create(n, host);
-    free(host);
-    if (!c->layout)
-        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);
-    const struct choir_layout *l = c->layout;
-    uint32_t own = l->host_of[c->host.rank];
-    for (uint32_t h = 0; h < l->hosts; h++)
-        cores = base_min(cores, host_cores(c, h));
-    c->host.local_ranks = l->begin[own + 1] - l->begin[own];
-    c->host.local_cores = host_cores(c, own);
-    uint64_t slot_bytes = (uint64_t)knob_int(KNOB_SLOT) / BASE_LINE * BASE_LINE;
-    c->host.slot_bytes = slot_bytes ? slot_bytes : plan_slot_bytes(c->layout);
-    plan_cluster_default(&c->cluster, c->layout);
-    plan_cluster_cores(&c->cluster, cores);
-    if (reads)
-        plan_cluster_reads(&c->cluster);
-    c->plans = plan_cache_create(256);
-    if (!c->plans)
-        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for the cache of plans");
-    return plan_table_create(&c->cluster, knob_text(KNOB_ALGO), &c->table);
-}
-
 static enum choir_status start_agreement(struct choir_comm *c)
 {
     struct {
         struct agreement a;
         struct cuda_card card;
     } blob = {0};
-    enum choir_status st = check_cards(c);
+    enum choir_status st = derive_check(c);
     if (st == CHOIR_OK)
-        st = derive(c);
+        st = derive_all(c);
     if (st == CHOIR_OK)
         device_open(c, &blob.card);
     blob.a = (struct agreement){.status = st,
@@ -373,7 +288,7 @@ static enum choir_status begin(struct choir_comm *c, uint32_t rank, uint32_t siz
     device_here(c);
     c->creation->stage = stage;
     c->creation->deadline_ns = base_now_ns() + c->config.create_timeout_ns;
-    return host_card_write(c->creation->card, wire_hash());
+    return host_card_write(c->creation->card, derive_wire_hash());
 }
 
 enum choir_status creation_start_id(struct choir_comm *c, const struct choir_id *id, uint32_t rank,
