@@ -101,6 +101,9 @@ static void read_one(int id)
         fail(name, text, "not a log level", "error, warn, info or debug");
     } else if (id == KNOB_CUDA_P2P && strcmp(text, "auto") && strcmp(text, "off")) {
         fail(name, text, "not auto or off", "auto or off");
+    } else if (id == KNOB_TUNE && strcmp(text, "auto") && strcmp(text, "off") &&
+               strcmp(text, "again")) {
+        fail(name, text, "not auto, off or again", "auto, off or again");
     } else {
         char *copy = strdup(text); /* the environment may change under us */
         if (!copy) {

@@ -249,6 +249,13 @@ void plan_cluster_default(struct plan_cluster *c, const struct choir_layout *lay
 void plan_cluster_cores(struct plan_cluster *c, uint32_t cores);
 /* Ranks of a host read each other's memory fast (CHOIR_CAP_READ_FAST), as agreed by all ranks. */
 void plan_cluster_reads(struct plan_cluster *c);
+/* What is measured of GPUs that map each other's memory (tuning.h); fields as in plan_cost and plan_cluster. */
+struct plan_tuned {
+    double alpha_ns, overhead_ns, beta_ns, rank_beta_ns, step_ns;
+};
+extern const struct plan_tuned plan_tuned_default;
+/* Constants for GPUs of one host instead. */
+void plan_cluster_gpus(struct plan_cluster *c, const struct plan_tuned *tuned);
 void plan_cluster_rehash(struct plan_cluster *c); /* after a change of any field */
 /* A cluster as text, and back: sets the constants, and the layout if the text has one (else *layout = NULL; free it with
  * plan_layout_free). The record names line and column. */

@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The constants of links between GPUs: found again in timings made of known ones, held against the simulator, refused when they are
+ * nonsense; their key; their files, whole, damaged, foreign, and written by many at once. No GPU has a part in it.
+ */
+#include "base/knob.h"
+#include "plan/tuning.h"
+#include "tests/lib/ranks.h"
+#include "tests/lib/test.h"
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static double draw(uint64_t *seed, double from, double to) /* evenly in the logarithm */
+{
+    double x = (double)(base_random(seed) >> 11) / (double)(1ull << 53);
+    return from * pow(to / from, x);
+}
+
+static struct plan_tuned some_constants(uint64_t *seed, uint32_t peers)
+{
+    const struct plan_tuned *d = &plan_tuned_default;
+    double latency = draw(seed, .3, 4), link = draw(seed, .4, 6);
+    return (struct plan_tuned){.alpha_ns = d->alpha_ns * latency,
+                               .overhead_ns = d->overhead_ns * draw(seed, .05, 2),
+                               .beta_ns = d->beta_ns * link,
+                               .rank_beta_ns =
+                                   d->rank_beta_ns * (peers > 1 ? draw(seed, .4, 6) : link),
+                               .step_ns = d->step_ns * latency};
+}
+
+/* What is timed of a communicator. */
+static uint32_t timings_of(const struct plan_tuned *c, uint32_t peers, struct tuning_timing *t)
+{
+    static const uint64_t bytes[] = {8 << 20, 1 << 20, 64 << 10, 8};
+    uint32_t n = 0;
+    for (size_t i = 0; i < base_count(bytes); i++) {
+        t[n++] = (struct tuning_timing){1, bytes[i], 0};
+        if (peers > 1 && i)
+            t[n++] = (struct tuning_timing){peers, bytes[i], 0};
+    }
+    for (uint32_t i = 0; i < n; i++)
+        t[i].ns = plan_tuned_predict(c, t[i].peers, t[i].bytes);
+    return n;
+}
+
+/* The largest ratio of what both predict, for other sizes too. */
+static double apart(const struct plan_tuned *a, const struct plan_tuned *b, uint32_t peers)
+{
+    double most = 1;
+    for (uint64_t bytes = 8; bytes <= 8 << 20; bytes *= 3)
+        for (uint32_t p = 1; p <= peers; p += base_max(peers - 1, 1u)) {
+            double x = plan_tuned_predict(a, p, bytes) / plan_tuned_predict(b, p, bytes);
+            most = base_max(most, base_max(x, 1 / x));
+        }
+    return most;
+}
+
+static void recovered(void)
+{
+    uint64_t seed = 17;
+    for (int i = 0; i < TEST_BY_EFFORT(20, 100, 1000); i++) {
+        uint32_t peers = (uint32_t[]){1, 2, 3, 7, 15}[i % 5];
+        struct plan_tuned c = some_constants(&seed, peers), found;
+        struct tuning_timing t[TUNING_TIMINGS];
+        uint32_t n = timings_of(&c, peers, t);
+        char why[160] = "";
+        if (!plan_tuned_fit(t, n, &found, why, sizeof(why)))
+            FAIL("%u peers: %s", peers, why);
+        double off = apart(&c, &found, peers);
+        if (off > 1.3)
+            FAIL("%u peers: predictions are %.3f apart", peers, off);
+    }
+}
+
+/* Timings up to 17 % off, each by chance, still make predictions of use. */
+static void noise(void)
+{
+    uint64_t seed = 17;
+    for (int i = 0; i < TEST_BY_EFFORT(20, 100, 1000); i++) {
+        uint32_t peers = (uint32_t[]){1, 3, 7}[i % 3];
+        struct plan_tuned c = some_constants(&seed, peers), found;
+        struct tuning_timing t[TUNING_TIMINGS];
+        uint32_t n = timings_of(&c, peers, t);
+        char why[160] = "";
+        for (uint32_t k = 0; k < n; k++)
+            t[k].ns *= draw(&seed, .85, 1.18);
+        if (!plan_tuned_fit(t, n, &found, why, sizeof(why)))
+            FAIL("%u peers: %s", peers, why);
+        double off = apart(&c, &found, peers);
+        if (off > 2)
+            FAIL("%u peers: predictions are %.3f apart", peers, off);
+    }
+}
+
+static void nonsense(void)
+{
+    struct tuning_timing usual[TUNING_TIMINGS];
+    uint32_t n = timings_of(&plan_tuned_default, 1, usual);
+    const double factor[] = {0, -1, NAN, INFINITY, 1e-6, 50, 1e5};
+    for (uint32_t i = 0; i < base_count(factor); i++)
+        for (uint32_t k = 0; k <= n; k++) { /* one of them; all */
+            struct tuning_timing t[TUNING_TIMINGS];
+            struct plan_tuned c = {.alpha_ns = 1};
+            char why[160] = "";
+            memcpy(t, usual, sizeof(t));
+            for (uint32_t j = 0; j < n; j++)
+                t[j].ns *= k == n || k == j ? factor[i] : 1;
+            if (plan_tuned_fit(t, n, &c, why, sizeof(why)))
+                FAIL("timing %u times %g is believed", k, factor[i]);
+            CHECK(*why);
+            CHECK(c.alpha_ns == 1); /* nothing is written then */
+        }
+}
+
+/* The formula is the simulator's price of the same messages, nearly. */
+static void simulator(void)
+{
+    uint64_t seed = 1;
+    for (int i = 0; i < TEST_BY_EFFORT(10, 30, 200); i++) {
+        uint32_t peers = (uint32_t[]){1, 3, 7}[i % 3];
+        struct plan_tuned tuned = some_constants(&seed, peers);
+        struct choir_layout *l = plan_layout_regular(1, peers + 1);
+        struct plan_cluster c;
+        CHECK(l);
+        plan_cluster_default(&c, l);
+        plan_cluster_gpus(&c, &tuned);
+        c.combine_ns = c.copy_ns = 0; /* no part of an exchange */
+        plan_cluster_rehash(&c);
+        for (uint64_t bytes = 8; bytes <= 8 << 20; bytes *= 8) {
+            struct choir_shape s;
+            struct plan_price p;
+            plan_shape_init(&s, CHOIR_ALL_REDUCE, 0, peers + 1, bytes / 4, l);
+            s.slot_bytes = 65536, s.window = 128;
+            CHECK_OK(plan_simulate("one_shot", &s, &c, &p));
+            double want = plan_tuned_predict(&tuned, peers, bytes);
+            if (p.time_ns / want > 1.6 || want / p.time_ns > 1.6)
+                FAIL("%u peers, %llu bytes: %.0f ns simulated, %.0f predicted", peers,
+                     (unsigned long long)bytes, p.time_ns, want);
+        }
+        plan_layout_free(l);
+    }
+}
+
+/* --- the key -------------------------------------------------------------------------------------------- */
+
+static void key(void)
+{
+    struct tuning_facts f = {.ranks = 4, .cuda = 12, .gpu = {1, 1, 1, 1}, .place = {0, 1, 2, 3}};
+    uint64_t was = plan_tuning_key(&f), now;
+    CHECK_EQ(was, plan_tuning_key(&(struct tuning_facts){
+                      .ranks = 4, .cuda = 12, .gpu = {1, 1, 1, 1}, .place = {0, 1, 2, 3}}));
+#define CHANGES(what, to)                                                                          \
+    do {                                                                                           \
+        struct tuning_facts g = f;                                                                 \
+        g.what = to;                                                                               \
+        now = plan_tuning_key(&g);                                                                 \
+        CHECK(now != was);                                                                         \
+    } while (0)
+    CHANGES(ranks, 3);
+    CHANGES(cuda, 13);
+    CHANGES(gpu[3], 2);
+    CHANGES(place[3], 2);
+    for (int a = 0; a < 4; a++)
+        for (int b = a + 1; b < 4; b++)
+            CHANGES(link[a][b], 7);
+    /* Which of two pairs is the fast one matters. */
+    struct tuning_facts x = f, y = f;
+    x.link[0][1] = y.link[2][3] = 5;
+    CHECK(plan_tuning_key(&x) != plan_tuning_key(&y));
+    /* What is beyond the ranks does not. */
+    x = f;
+    x.gpu[7] = 3, x.link[3][5] = 9;
+    CHECK(plan_tuning_key(&x) == was);
+}
+
+/* --- text and files --------------------------------------------------------------------------------------- */
+
+static struct tuning some_tuning(uint64_t *seed)
+{
+    struct tuning t = {.key = base_random(seed), .ranks = 4, .gpus = 2, .cuda = 12};
+    plan_tuning_name("NVIDIA H100 80GB HBM3", t.gpu);
+    t.tuned = some_constants(seed, 3);
+    t.timings = timings_of(&t.tuned, 3, t.timing);
+    return t;
+}
+
+static bool near_to(double a, double b)
+{
+    return fabs(a - b) <= 1e-3 * fabs(b);
+}
+
+static void numbers(void)
+{
+    const struct {
+        double v;
+        const char *text;
+    } row[] = {{700, "700"},
+               {.0029, "0.0029"},
+               {123456, "123500"},
+               {0, "0"},
+               {-1, "0"},
+               {.00030004, "0.0003"},
+               {1, "1"},
+               {9999.6, "10000"},
+               {49.766, "49.77"},
+               {1e-9, "0.000000001"},
+               {NAN, "0"},
+               {12.5, "12.5"},
+               {.00123456, "0.001235"}};
+    for (size_t i = 0; i < base_count(row); i++) {
+        char text[TUNING_NUMBER];
+        plan_tuning_number(row[i].v, text);
+        CHECK_STR(text, row[i].text);
+    }
+}
+
+static void round_trip(void)
+{
+    uint64_t seed = test_seed();
+    char text[TUNING_TEXT], again[TUNING_TEXT];
+    for (int i = 0; i < 200; i++) {
+        struct tuning t = some_tuning(&seed), back, twice;
+        plan_tuning_dump(&t, text);
+        CHECK_OK(plan_tuning_parse(text, &back));
+        CHECK(back.key == t.key && back.ranks == t.ranks && back.gpus == t.gpus &&
+              back.cuda == t.cuda && back.timings == t.timings && !strcmp(back.gpu, t.gpu));
+        CHECK(near_to(back.tuned.alpha_ns, t.tuned.alpha_ns) &&
+              near_to(back.tuned.overhead_ns, t.tuned.overhead_ns) &&
+              near_to(back.tuned.beta_ns, t.tuned.beta_ns) &&
+              near_to(back.tuned.rank_beta_ns, t.tuned.rank_beta_ns) &&
+              near_to(back.tuned.step_ns, t.tuned.step_ns));
+        for (uint32_t k = 0; k < t.timings; k++)
+            CHECK(back.timing[k].bytes == t.timing[k].bytes &&
+                  near_to(back.timing[k].ns, t.timing[k].ns));
+        /* What was read once stays as it is. */
+        plan_tuning_dump(&back, again);
+        CHECK_STR(again, text);
+        CHECK_OK(plan_tuning_parse(again, &twice));
+        CHECK(!memcmp(&twice.tuned, &back.tuned, sizeof(twice.tuned)));
+    }
+    struct tuning longest = {.key = UINT64_MAX, .ranks = 16, .gpus = 16, .cuda = 1000};
+    memset(longest.gpu, 'N', sizeof(longest.gpu) - 1);
+    longest.tuned = plan_tuned_default;
+    longest.timings = TUNING_TIMINGS;
+    for (uint32_t k = 0; k < TUNING_TIMINGS; k++)
+        longest.timing[k] = (struct tuning_timing){15, 1ull << 40, 1.234e12};
+    plan_tuning_dump(&longest, text);
+    CHECK_OK(plan_tuning_parse(text, &longest));
+    CHECK_LT(strlen(text), TUNING_TEXT / 2);
+}
+
+static void names(void)
+{
+    char name[TUNING_GPU], longest[200];
+    plan_tuning_name("4090 \xc3\xa9 #1\n", name);
+    CHECK_STR(name, "_4090_____1_");
+    plan_tuning_name("", name);
+    CHECK_STR(name, "_");
+    memset(longest, 'x', sizeof(longest)), longest[199] = 0;
+    plan_tuning_name(longest, name);
+    CHECK_EQ(strlen(name), TUNING_GPU - 1);
+}
+
+/* Every byte changed, every length, and rubbish: refused, or what was written. */
+static void fuzz(void)
+{
+    uint64_t seed = test_seed();
+    struct tuning t = some_tuning(&seed), whole, back;
+    char text[TUNING_TEXT], other[TUNING_TEXT];
+    plan_tuning_dump(&t, text);
+    CHECK_OK(plan_tuning_parse(text, &whole));
+    size_t bytes = strlen(text);
+    for (size_t i = 0; i + 1 < bytes; i++) { /* the last line's end may be missing */
+        memcpy(other, text, bytes + 1);
+        other[i] = 0;
+        CHECK_NE(plan_tuning_parse(other, &back), CHOIR_OK);
+    }
+    for (int i = 0; i < TEST_BY_EFFORT(2000, 20000, 200000); i++) {
+        memcpy(other, text, bytes + 1);
+        for (uint64_t k = base_random(&seed) % 4 + 1; k; k--)
+            other[base_random(&seed) % bytes] = (char)(base_random(&seed) % 255 + 1);
+        if (plan_tuning_parse(other, &back) == CHOIR_OK)
+            CHECK(!memcmp(&back, &whole, sizeof(back)));
+    }
+    for (int i = 0; i < 2000; i++) {
+        size_t n = base_random(&seed) % (TUNING_TEXT - 1);
+        for (size_t k = 0; k < n; k++)
+            other[k] = (char)(base_random(&seed) % 255 + 1);
+        other[n] = 0;
+        CHECK_NE(plan_tuning_parse(other, &back), CHOIR_OK);
+    }
+}
+
+/* What is whole but not to be believed. */
+static void out_of_range(void)
+{
+    uint64_t seed = 3;
+    struct tuning t = some_tuning(&seed), back;
+    double *field[] = {&t.tuned.alpha_ns, &t.tuned.overhead_ns, &t.tuned.beta_ns,
+                       &t.tuned.rank_beta_ns, &t.tuned.step_ns};
+    char text[TUNING_TEXT];
+    for (size_t i = 0; i < base_count(field); i++)
+        for (int far = 0; far < 2; far++) {
+            double was = *field[i];
+            *field[i] *= far ? 1e4 : 1e-4;
+            plan_tuning_dump(&t, text);
+            *field[i] = was;
+            CHECK_EQ(plan_tuning_parse(text, &back), CHOIR_ERR_ARGUMENT);
+            CHECK(strstr(base_error_thread()->text, "too far"));
+        }
+    t.ranks = 17;
+    plan_tuning_dump(&t, text);
+    CHECK_EQ(plan_tuning_parse(text, &back), CHOIR_ERR_ARGUMENT);
+}
+
+static void use_folder(const char *path)
+{
+    setenv("CHOIR_TUNE_DIR", path, 1);
+    knob_reload();
+}
+
+static void put_text(const char *path, const char *text, mode_t mode)
+{
+    unlink(path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+    CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    CHECK_EQ(fchmod(fd, mode), 0);
+    close(fd);
+}
+
+static void count_one(const struct tuning *t, const char *path, void *arg)
+{
+    CHECK(t->ranks == 4 && strstr(path, ".tuning"));
+    ++*(int *)arg;
+}
+
+static void files(void)
+{
+    uint64_t seed = test_seed();
+    char folder[512], path[1024], text[TUNING_TEXT];
+    struct tuning t = some_tuning(&seed), other = some_tuning(&seed), back;
+    struct stat st;
+    int n = 0;
+    test_path(folder, sizeof(folder), "a/b/c"); /* none of these is there */
+    use_folder(folder);
+    CHECK(!plan_tuning_find(t.key, &back, path, sizeof(path)));
+    CHECK_OK(plan_tuning_keep(&t, path, sizeof(path)));
+    CHECK_EQ(stat(path, &st), 0);
+    CHECK_EQ(st.st_mode & 0777, 0600);
+    CHECK_EQ(stat(folder, &st), 0);
+    CHECK_EQ(st.st_mode & 0777, 0700);
+    CHECK(plan_tuning_find(t.key, &back, path, sizeof(path)) && back.key == t.key);
+    CHECK(!plan_tuning_find(other.key, &back, path, sizeof(path)));
+    plan_tuning_each(count_one, &n);
+    CHECK_EQ(n, 1);
+    /* In the other's place; others may write it; no file; empty; too long; a link to nothing. */
+    CHECK(!plan_tuning_find(other.key, &back, path, sizeof(path)));
+    plan_tuning_dump(&t, text);
+    put_text(path, text, 0600);
+    CHECK(!plan_tuning_find(other.key, &back, path, sizeof(path)));
+    plan_tuning_dump(&other, text);
+    put_text(path, text, 0666);
+    CHECK(!plan_tuning_find(other.key, &back, path, sizeof(path)));
+    put_text(path, text, 0640);
+    CHECK(plan_tuning_find(other.key, &back, path, sizeof(path)));
+    put_text(path, "", 0600);
+    CHECK(!plan_tuning_find(other.key, &back, path, sizeof(path)));
+    memset(text, ' ', sizeof(text)), text[sizeof(text) - 1] = 0;
+    put_text(path, text, 0600);
+    CHECK(!plan_tuning_find(other.key, &back, path, sizeof(path)));
+    unlink(path);
+    CHECK_EQ(mkfifo(path, 0600), 0); /* does not hang */
+    CHECK(!plan_tuning_find(other.key, &back, path, sizeof(path)));
+    unlink(path);
+    CHECK_EQ(mkdir(path, 0700), 0);
+    CHECK(!plan_tuning_find(other.key, &back, path, sizeof(path)));
+    CHECK_NE(plan_tuning_keep(&other, path, sizeof(path)), CHOIR_OK);
+    rmdir(path);
+    n = 0;
+    plan_tuning_each(count_one, &n);
+    CHECK_EQ(n, 1); /* and nothing half written is left */
+}
+
+static void folders(void)
+{
+    uint64_t seed = 5;
+    struct tuning t = some_tuning(&seed);
+    char path[1024], home[512], want[1024];
+    unsetenv("CHOIR_TUNE_DIR");
+    knob_reload();
+    test_path(home, sizeof(home), "home");
+    setenv("XDG_CACHE_HOME", "relative", 1), setenv("HOME", home, 1);
+    CHECK(plan_tuning_folder(path, sizeof(path)));
+    snprintf(want, sizeof(want), "%s/.cache/choir", home);
+    CHECK_STR(path, want);
+    CHECK_OK(plan_tuning_keep(&t, path, sizeof(path)));
+    setenv("XDG_CACHE_HOME", "/somewhere", 1);
+    CHECK(plan_tuning_folder(path, sizeof(path)));
+    CHECK_STR(path, "/somewhere/choir");
+    unsetenv("XDG_CACHE_HOME"), unsetenv("HOME");
+    CHECK(!plan_tuning_folder(path, sizeof(path)));
+    CHECK(!plan_tuning_find(t.key, &t, path, sizeof(path)));
+    CHECK_NE(plan_tuning_keep(&t, path, sizeof(path)), CHOIR_OK);
+    use_folder("/proc/none");
+    CHECK_NE(plan_tuning_keep(&t, path, sizeof(path)), CHOIR_OK);
+    CHECK(strstr(base_error_thread()->text, "/proc/none"));
+}
+
+struct writer {
+    struct tuning t;
+    pthread_t thread;
+    int rounds;
+};
+
+static void *write_often(void *arg)
+{
+    struct writer *w = arg;
+    char path[1024];
+    for (int i = 0; i < w->rounds; i++)
+        CHECK_OK(plan_tuning_keep(&w->t, path, sizeof(path)));
+    return NULL;
+}
+
+/* Several threads and processes write one entry; a reader sees one of theirs, whole, whenever it looks. */
+static void writers(void)
+{
+    enum { WRITERS = 4 };
+    uint64_t seed = test_seed();
+    struct writer w[WRITERS];
+    struct tuning back;
+    char folder[512], path[1024];
+    pid_t pid[2];
+    test_path(folder, sizeof(folder), "writers");
+    use_folder(folder);
+    for (int i = 0; i < WRITERS; i++) {
+        w[i].t = some_tuning(&seed);
+        w[i].t.key = 42;
+        w[i].rounds = TEST_BY_EFFORT(50, 200, 2000);
+    }
+    CHECK_OK(plan_tuning_keep(&w[0].t, path, sizeof(path)));
+    for (int i = 0; i < 2; i++)
+        if (!(pid[i] = test_fork(NULL)))
+            write_often(&w[i]), _exit(0);
+    for (int i = 0; i < WRITERS; i++)
+        CHECK_EQ(pthread_create(&w[i].thread, NULL, write_often, &w[i]), 0);
+    for (int i = 0; i < w[0].rounds; i++)
+        CHECK(plan_tuning_find(42, &back, path, sizeof(path)));
+    for (int i = 0; i < WRITERS; i++)
+        pthread_join(w[i].thread, NULL);
+    for (int i = 0; i < 2; i++)
+        CHECK_EQ(test_reap(pid[i], 30000), 0);
+    int n = 0;
+    plan_tuning_each(count_one, &n);
+    CHECK_EQ(n, 1);
+}
+
+TEST_MAIN(TEST(recovered), TEST(noise), TEST(nonsense), TEST(simulator), TEST(key), TEST(numbers),
+          TEST(round_trip), TEST(names), TEST(fuzz), TEST(out_of_range), TEST(files), TEST(folders),
+          TEST(writers))
