@@ -401,14 +401,26 @@ enum device_why { /* not mapped */
                   DEVICE_OFF,      /* the rank is not to use it */
                   DEVICE_UNREACHED /* the rank has no mailbox, or does not reach another's */
 };
+enum device_links { /* where the constants of the links come from */
+                    DEVICE_BUILT_IN,
+                    DEVICE_KEPT, /* here they are */
+                    DEVICE_MEASURE
+};
 struct device_met {
     uint32_t why, rank;
+    uint64_t links; /* rank 0's counts */
+    struct plan_tuned tuned;
 };
 void device_here(struct choir_comm *c); /* which GPU is the calling thread's */
 void device_open(struct choir_comm *c, struct cuda_card *card);
 enum device_why device_apart(const struct choir_comm *c);
 struct device_met device_meet(struct choir_comm *c, const struct cuda_card *card);
-enum choir_status device_prove(struct choir_comm *c);
+/* said: what rank 0 said when they met. CHOIR_IN_PROGRESS: it said to measure, so device_settle is to be called until it is done. */
+enum choir_status device_prove(struct choir_comm *c, const struct device_met *said);
+enum choir_status device_settle(struct choir_comm *c);
+/* Links of another communicator are being measured: memory is better not allocated or freed, for that may wait for kernels. */
+bool device_waits(void);
+bool device_measures(const struct choir_comm *c); /* its own, by kernels that are under way */
 void device_stage(struct choir_comm *c, struct device_met met);
 void device_close(struct choir_comm *c);
 uint64_t device_bytes(const struct choir_comm *c);

@@ -13,8 +13,18 @@
 #include <time.h>
 
 #define JOIN_GRACE_NS 2000000000u
+#define GPU_LOOK_NS 200000u
 
-enum stage { STAGE_JOIN, STAGE_SPLIT, STAGE_CARDS, STAGE_AGREE, STAGE_GPUS, STAGE_DONE };
+enum stage {
+    STAGE_JOIN,
+    STAGE_SPLIT,
+    STAGE_CARDS,
+    STAGE_OPEN,
+    STAGE_AGREE,
+    STAGE_GPUS,
+    STAGE_LINKS,
+    STAGE_DONE
+};
 struct creation {
     enum stage stage;
     enum choir_status status;
@@ -87,8 +97,10 @@ static enum choir_status stage_join(struct choir_comm *c)
     return st == CHOIR_OK ? CHOIR_IN_PROGRESS : st;
 }
 
-static enum choir_status start_agreement(struct choir_comm *c)
+static enum choir_status stage_open(struct choir_comm *c)
 {
+    if (device_waits())
+        return CHOIR_IN_PROGRESS;
     struct {
         struct agreement a;
         struct cuda_card card;
@@ -127,8 +139,9 @@ static enum choir_status stage_split(struct choir_comm *c)
     c->host.rank = r.rank;
     c->host.size = r.size;
     c->host.member = r.members;
+    c->creation->stage = STAGE_OPEN;
     st = open_host(c);
-    return st == CHOIR_OK ? start_agreement(c) : st;
+    return st == CHOIR_OK ? CHOIR_IN_PROGRESS : st;
 }
 
 static enum choir_status stage_cards(struct choir_comm *c)
@@ -138,7 +151,10 @@ static enum choir_status stage_cards(struct choir_comm *c)
     for (uint32_t r = 0; r < c->host.size && st == CHOIR_OK; r++)
         st = set_member(c, r, x.blob[r], x.bytes[r]);
     tree_answers_free(&x);
-    return st == CHOIR_OK ? start_agreement(c) : st;
+    if (st != CHOIR_OK)
+        return st;
+    c->creation->stage = STAGE_OPEN;
+    return CHOIR_IN_PROGRESS;
 }
 
 /* GPU memory goes through the host. Nobody begins before all have their memory: a stream that waits for a rank may keep it from
@@ -191,7 +207,7 @@ static enum choir_status stage_agree(struct choir_comm *c)
             zero = a;
     }
     if (st == CHOIR_OK && gpus && device_apart(c) != DEVICE_MAPPED)
-        st = start_pinned(c, (struct device_met){device_apart(c), 0});
+        st = start_pinned(c, (struct device_met){.why = device_apart(c)});
     else if (st == CHOIR_OK && gpus)
         st = start_gpus(c, &x);
     tree_answers_free(&x);
@@ -201,14 +217,19 @@ static enum choir_status stage_agree(struct choir_comm *c)
 static enum choir_status stage_gpus(struct choir_comm *c)
 {
     struct tree_answers x;
-    struct device_met met = {DEVICE_MAPPED, 0};
+    struct device_met met = {.why = DEVICE_MAPPED}, first = met;
     enum choir_status st = tree_answers(c, sizeof(met), &x);
+    if (st == CHOIR_OK)
+        memcpy(&first, x.blob[0], sizeof(first));
     for (uint32_t r = 0; r < c->host.size && st == CHOIR_OK && met.why == DEVICE_MAPPED; r++)
         memcpy(&met, x.blob[r], sizeof(met));
     tree_answers_free(&x);
     if (st != CHOIR_OK || c->slice_bytes) /* pinned, by all */
         return st;
-    return met.why == DEVICE_MAPPED ? device_prove(c) : start_pinned(c, met);
+    if (met.why != DEVICE_MAPPED)
+        return start_pinned(c, met);
+    c->creation->stage = STAGE_LINKS;
+    return device_prove(c, &first);
 }
 
 static void announce(struct choir_comm *c, uint64_t ns)
@@ -222,10 +243,16 @@ static void announce(struct choir_comm *c, uint64_t ns)
 static enum choir_status too_late(struct choir_comm *c)
 {
     static const char *const where[] = {
-        "the rendezvous", "the parent's agreement", "the exchange of addresses",
-        "the agreement",  "the meeting of GPUs",    ""};
+        [STAGE_JOIN] = "the rendezvous",
+        [STAGE_SPLIT] = "the parent's agreement",
+        [STAGE_CARDS] = "the exchange of addresses",
+        [STAGE_OPEN] = "another communicator's measuring of links between GPUs",
+        [STAGE_AGREE] = "the agreement",
+        [STAGE_GPUS] = "the meeting of GPUs",
+        [STAGE_LINKS] = "the measuring of links between GPUs"};
     struct choir_comm *over = c->creation->stage == STAGE_SPLIT ? c->creation->parent : c;
-    int rank = over->host_open ? tree_waits_for(over) : -1;
+    bool told = over->host_open && c->creation->stage != STAGE_OPEN && !device_measures(c);
+    int rank = told ? tree_waits_for(over) : -1;
     char whom[40] = "";
     if (rank >= 0)
         snprintf(whom, sizeof(whom), " for rank %d", rank);
@@ -248,8 +275,10 @@ enum choir_status creation_advance(struct choir_comm *c)
         st = was == STAGE_JOIN    ? stage_join(c)
              : was == STAGE_SPLIT ? stage_split(c)
              : was == STAGE_CARDS ? stage_cards(c)
+             : was == STAGE_OPEN  ? stage_open(c)
              : was == STAGE_AGREE ? stage_agree(c)
-                                  : stage_gpus(c);
+             : was == STAGE_GPUS  ? stage_gpus(c)
+                                  : device_settle(c);
     }
     /* The rendezvous keeps the deadline itself: its verdict, which names who is missing, may be on its way. */
     uint64_t grace_ns = x->stage == STAGE_JOIN ? JOIN_GRACE_NS : 0;
@@ -329,13 +358,8 @@ enum choir_status creation_start_members(struct choir_comm *c, uint64_t key, uin
 {
     c->host.key = key;
     c->host.member = members;
-    enum choir_status st = begin(c, rank, size, STAGE_AGREE);
-    if (st == CHOIR_OK)
-        st = open_host(c);
-    if (st != CHOIR_OK)
-        return st;
-    st = start_agreement(c);
-    return st == CHOIR_IN_PROGRESS ? CHOIR_OK : st;
+    enum choir_status st = begin(c, rank, size, STAGE_OPEN);
+    return st == CHOIR_OK ? open_host(c) : st;
 }
 
 static void drive(void *arg)
@@ -353,6 +377,8 @@ static enum choir_status advance_late(struct choir_comm *c, uint64_t waited_ns)
     struct creation *x = c->creation;
     struct host_comm *h = x->stage == STAGE_SPLIT ? &x->parent->host : &c->host;
     uint64_t most_ns = base_min(base_max(waited_ns / 8, 50000u), 5000000u);
+    if (x->stage == STAGE_LINKS)
+        most_ns = base_min(most_ns, GPU_LOOK_NS); /* GPUs ring no bell either */
     if (x->stage == STAGE_JOIN) {
         nanosleep(&(struct timespec){.tv_nsec = (long)most_ns}, NULL);
         return creation_advance(c);

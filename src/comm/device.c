@@ -360,10 +360,6 @@ static enum choir_status meet(struct choir_comm *c, const struct cuda_card *card
     for (uint32_t r = 0; r < c->host.size; r++)
         same[r] = !memcmp(&c->host.member[r]->id, &host_process.id, sizeof(host_process.id));
     enum choir_status st = cuda_comm_meet(d->gpu, card, same);
-    plan_cluster_default(&d->cluster, c->layout);
-    cuda_comm_cluster(d->gpu, &d->cluster);
-    if (st == CHOIR_OK)
-        st = plan_table_create(&d->cluster, knob_text(KNOB_ALGO), &d->table);
     d->bound = plan_cache_create(256);
     if (st == CHOIR_OK && !d->bound)
         st = base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for the cache of plans");
@@ -374,14 +370,26 @@ struct device_met device_meet(struct choir_comm *c, const struct cuda_card *card
 {
     for (uint32_t r = 0; r < c->host.size; r++)
         if (!card[r].present)
-            return (struct device_met){DEVICE_NONE, r};
+            return (struct device_met){.why = DEVICE_NONE, .rank = r};
     for (uint32_t r = 0; r < c->host.size; r++)
         if (!card[r].bytes)
-            return (struct device_met){card[r].off ? DEVICE_OFF : DEVICE_UNREACHED, r};
-    if (meet(c, card) == CHOIR_OK)
-        return (struct device_met){DEVICE_MAPPED, 0};
+            return (struct device_met){.why = card[r].off ? DEVICE_OFF : DEVICE_UNREACHED,
+                                       .rank = r};
+    struct device_met met = {.why = DEVICE_MAPPED};
+    if (meet(c, card) == CHOIR_OK) {
+        tune_decide(c, card, &met);
+        return met;
+    }
     not_mapped(c);
-    return (struct device_met){DEVICE_UNREACHED, c->host.rank};
+    return (struct device_met){.why = DEVICE_UNREACHED, .rank = c->host.rank};
+}
+
+enum choir_status device_table(struct choir_comm *c, const struct plan_tuned *tuned)
+{
+    struct comm_device *d = c->device;
+    plan_cluster_default(&d->cluster, c->layout);
+    plan_cluster_gpus(&d->cluster, tuned);
+    return plan_table_create(&d->cluster, knob_text(KNOB_ALGO), &d->table);
 }
 
 static void say_why(const struct choir_comm *c, struct device_met met, char *text, size_t bytes)
@@ -410,7 +418,7 @@ void device_stage(struct choir_comm *c, struct device_met met)
         without(c);
 }
 
-enum choir_status device_prove(struct choir_comm *c)
+enum choir_status device_prove(struct choir_comm *c, const struct device_met *said)
 {
     struct comm_device *d = c->device;
     enum choir_status st = cuda_comm_prove(d->gpu);
@@ -422,7 +430,7 @@ enum choir_status device_prove(struct choir_comm *c)
     d->timed = true;
     service_timer_add(&d->timer);
     base_log(BASE_INFO, (int)c->host.rank, "GPU memory is mapped by all ranks");
-    return CHOIR_OK;
+    return tune_start(c, said);
 }
 
 void device_close(struct choir_comm *c)
@@ -431,7 +439,8 @@ void device_close(struct choir_comm *c)
     if (d && d->timed)
         service_timer_remove(&d->timer);
     if (d)
-        cuda_comm_quiesce(d->gpu); /* before its plans' memory goes, and the thread that copies */
+        tune_free(c), cuda_comm_quiesce(
+                          d->gpu); /* before its plans' memory goes, and the thread that copies */
     if (d && d->timed)
         observe_kernels(c);
     observe_close(c);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* device.h: what device.c and device_fault.c share: the GPU side of a communicator whose ranks map each other's memory. */
+/* device.h: a communicator's GPU side, whose ranks map each other's memory, as device.c, device_fault.c and tune.c share it. */
 #ifndef COMM_DEVICE_H
 #define COMM_DEVICE_H
 
@@ -11,6 +11,7 @@
 #define DEVICE_MARK_PERIOD_NS                                                                      \
     1000000u /* while kernels are observed: there is room for so many marks */
 
+struct comm_tune; /* constants of links, while they are being measured */
 struct comm_device {
     struct cuda_comm *gpu;
     struct plan_cluster cluster;
@@ -20,7 +21,17 @@ struct comm_device {
     bool timed;
     uint32_t tick; /* of a kernel that waits, and since when, as the timer saw it */
     uint64_t told_ns, since_ns, logged_ns;
+    struct comm_tune *tune;
 };
+/* The decision table, from these constants. */
+enum choir_status device_table(struct choir_comm *c, const struct plan_tuned *tuned);
+
+/* tune.c */
+/* Rank 0 says where the constants come from, once the GPUs have met; card: of all ranks. */
+void tune_decide(struct choir_comm *c, const struct cuda_card *card, struct device_met *met);
+/* Takes what rank 0 says, or begins to measure: CHOIR_IN_PROGRESS, then device_settle. */
+enum choir_status tune_start(struct choir_comm *c, const struct device_met *said);
+void tune_free(struct choir_comm *c);
 
 /* device_fault.c: every DEVICE_PERIOD_NS or more often, on the service thread; of a choir_comm. */
 void device_timer(void *comm);

@@ -139,11 +139,6 @@ uint64_t cuda_comm_bytes(const struct cuda_comm *comm)
     return 0;
 }
 
-void cuda_comm_cluster(const struct cuda_comm *comm, struct plan_cluster *cluster)
-{
-    (void)comm, (void)cluster;
-}
-
 enum choir_status cuda_bound_create(struct cuda_comm *comm, const struct choir_plan *const *plans,
                                     uint32_t elem, uint64_t scratch_bytes,
                                     struct cuda_bound **bound)
@@ -161,6 +156,46 @@ enum choir_status cuda_enqueue(struct cuda_comm *comm, const struct cuda_work *w
 {
     (void)comm, (void)work;
     return absent();
+}
+
+enum choir_status cuda_comm_facts(const struct cuda_comm *comm, const struct cuda_card *card,
+                                  struct tuning_facts *facts, char name[96])
+{
+    (void)comm, (void)card, (void)facts, (void)name;
+    return absent();
+}
+
+uint32_t cuda_names(char (*name)[96], uint32_t most, uint32_t *cuda)
+{
+    (void)name, (void)most;
+    *cuda = 0;
+    return 0;
+}
+
+struct cuda_scratch cuda_comm_scratch(const struct cuda_comm *comm)
+{
+    (void)comm;
+    return (struct cuda_scratch){NULL, NULL};
+}
+
+enum choir_status cuda_timing_start(struct cuda_comm *comm, const struct cuda_repeat *repeat,
+                                    uint32_t repeats, uint64_t limit_ns,
+                                    struct cuda_timing **timing)
+{
+    (void)comm, (void)repeat, (void)repeats, (void)limit_ns;
+    *timing = NULL;
+    return absent();
+}
+
+enum choir_status cuda_timing_test(struct cuda_timing *timing, double *ns)
+{
+    (void)timing, (void)ns;
+    return absent();
+}
+
+void cuda_timing_free(struct cuda_timing *timing)
+{
+    (void)timing;
 }
 
 enum choir_status cuda_comm_capturing(const struct cuda_comm *comm, struct CUstream_st *stream,

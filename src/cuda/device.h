@@ -20,6 +20,8 @@ struct cuda_gpu {
     int major, minor, sms; /* compute capability, multiprocessors */
 };
 enum choir_status cuda_gpu_describe(int ordinal, struct cuda_gpu *gpu);
+/* Of what decides how fast it is. */
+uint64_t cuda_gpu_hash(const struct cuda_gpu *gpu);
 /* "GPU-...", as nvidia-smi writes it. */
 void cuda_gpu_uuid(const struct cuda_gpu *gpu, char text[48]);
 

@@ -20,7 +20,7 @@
 #define CUDA_DRIVER_LIST(X)                                                                        \
     X(cuInit) X(cuDriverGetVersion) X(cuGetErrorName) X(cuGetErrorString)                          \
     X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetAttribute) X(cuDeviceGetUuid)                  \
-    X(cuDeviceGetName) X(cuDeviceGetPCIBusId) X(cuDeviceCanAccessPeer)                             \
+    X(cuDeviceGetName) X(cuDeviceGetPCIBusId) X(cuDeviceCanAccessPeer) X(cuDeviceGetP2PAttribute)  \
     X(cuDevicePrimaryCtxRetain) X(cuDevicePrimaryCtxRelease) X(cuDevicePrimaryCtxGetState)         \
     X(cuCtxGetCurrent) X(cuCtxSetCurrent) X(cuCtxPushCurrent) X(cuCtxPopCurrent) X(cuCtxGetDevice) \
     X(cuCtxGetId) X(cuCtxEnablePeerAccess) X(cuCtxSynchronize) X(cuCtxGetStreamPriorityRange)      \

@@ -6,7 +6,9 @@
  *   mailbox.c   memory that the GPUs of a host share, and what kernels are told of it
  *   form.c      exchanges, recognised from the steps of plans      bind.c   tables of any plan
  *   bound.c     a plan made ready to launch                         launch.c launching it
- *   pair.c      exchanges with one peer                         mark.c   when an operation's kernels begin and end
+ *   pair.c      exchanges with one peer                            timing.c  how long operations take
+ *   mark.c      when an operation's kernels begin and end
+ *   facts.c     what decides how fast GPUs reach each other
  *   kernel/     what runs on the GPU
  */
 #ifndef CUDA_ENGINE_H
@@ -19,6 +21,7 @@
 struct cuda_comm;  /* of one rank */
 struct cuda_bound; /* a plan, ready to be launched again and again */
 struct cuda_device;
+struct cuda_timing; /* of operations of a communicator that is being created */
 
 /* What the other ranks need to know of a rank's GPU. */
 struct cuda_card {
@@ -26,6 +29,8 @@ struct cuda_card {
     uint32_t off;     /* it is not to be mapped */
     int32_t ordinal;  /* in its own process */
     uint8_t uuid[16];
+    uint64_t what;           /* it is: a hash of its name and abilities */
+    char pci[16];            /* where it is */
     uint64_t address, bytes; /* of its mailbox, in its own process; bytes 0: it has none */
     uint8_t handle[64];      /* for other processes of the host */
 };
@@ -54,8 +59,6 @@ void cuda_comm_close(struct cuda_comm *comm);
 int cuda_comm_ordinal(const struct cuda_comm *comm); /* of its device */
 /* Of GPU memory that it holds for messages; tables of plans are not in it. */
 uint64_t cuda_comm_bytes(const struct cuda_comm *comm);
-/* Constants of the links between its GPUs, into a cluster whose layout is set. */
-void cuda_comm_cluster(const struct cuda_comm *comm, struct plan_cluster *cluster);
 
 /* Makes a plan ready. plans: all ranks' plans [ranks], or only this rank's, the others NULL, where each knows its own sizes
  * only. elem: bytes of an element. scratch_bytes: room for scaled inputs, if any are to be. Which kernels run it depends on
@@ -90,5 +93,37 @@ enum choir_status cuda_comm_capturing(const struct cuda_comm *comm, struct CUstr
                                       bool *capturing);
 /* One thread: the next mark, if it has come; *lost: so many before it were written over. No CUDA call. */
 bool cuda_comm_next_mark(struct cuda_comm *comm, struct cuda_mark *mark, uint32_t *lost);
+
+/* --- for the constants of links (src/comm/tune.c) --------------------------------------------------------- */
+
+/* What is to be known of the GPUs of all ranks, as this process sees them; and the own one's name. */
+struct tuning_facts;
+enum choir_status cuda_comm_facts(const struct cuda_comm *comm, const struct cuda_card *card,
+                                  struct tuning_facts *facts, char name[96]);
+/* The names of the GPUs of this machine and the driver's version, 12 of 12.8; returns how many there are, 0 without CUDA. */
+uint32_t cuda_names(char (*name)[96], uint32_t most, uint32_t *cuda);
+
+/* Memory that plans will use, before there are any: two pieces, of 16 and 8 MiB. */
+#define CUDA_SCRATCH_OUT (16u << 20)
+#define CUDA_SCRATCH_IN (8u << 20)
+struct cuda_scratch {
+    uint8_t *out, *in;
+};
+struct cuda_scratch cuda_comm_scratch(const struct cuda_comm *comm);
+
+/* Operations that are repeated: `warm` times, then `batches` times `each`. */
+#define CUDA_BATCHES 8u
+struct cuda_repeat {
+    const struct cuda_bound *bound;
+    uint32_t warm, batches, each;
+};
+/* Puts all of them into the communicator's own stream, one repetition after the other, and returns. limit_ns: how long their kernels
+ * wait for peers. Not more than some hundred launches. After an error kernels may be under way: abort. */
+enum choir_status cuda_timing_start(struct cuda_comm *comm, const struct cuda_repeat *repeat,
+                                    uint32_t repeats, uint64_t limit_ns,
+                                    struct cuda_timing **timing);
+/* CHOIR_OK: all have ended; ns[i]: the median over the batches of what one operation took. */
+enum choir_status cuda_timing_test(struct cuda_timing *timing, double *ns);
+void cuda_timing_free(struct cuda_timing *timing);
 
 #endif

@@ -170,6 +170,8 @@ static enum choir_status fill_card(struct cuda_comm *comm, struct cuda_card *car
     _Static_assert(sizeof(handle) == sizeof(card->handle), "the handle's size");
     memcpy(card->handle, &handle, sizeof(handle));
     memcpy(card->uuid, &comm->device->gpu.uuid, sizeof(card->uuid));
+    card->what = cuda_gpu_hash(&comm->device->gpu);
+    snprintf(card->pci, sizeof(card->pci), "%.15s", comm->device->gpu.pci);
     return CHOIR_OK;
 }
 
@@ -226,6 +228,16 @@ enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint
         discard(comm);
     cuda_comm_end(&at_device, &mode);
     return st;
+}
+
+/* What the interpreter stages and the arena lie one behind the other. */
+struct cuda_scratch cuda_comm_scratch(const struct cuda_comm *comm)
+{
+    _Static_assert(CUDA_SCRATCH_OUT + CUDA_SCRATCH_IN <=
+                       CUDA_SLOT_LANES * CUDA_SLOT_BYTES + ARENA_BYTES,
+                   "there is so much");
+    choir_assert(!comm->arena_used);
+    return (struct cuda_scratch){.out = comm->staging, .in = comm->staging + CUDA_SCRATCH_OUT};
 }
 
 /* --- meeting ---------------------------------------------------------------------------------------- */
@@ -374,20 +386,4 @@ void cuda_comm_close(struct cuda_comm *comm)
     }
     cuda_comm_end(&at_device, &mode);
     sweep();
-}
-
-/* The nearest of measured constants (perf/NOTES.md): a flag takes 0.64 us to another GPU, kernels store at 345 GB/s there; a
- * fragment costs a fence and its flag. */
-void cuda_comm_cluster(const struct cuda_comm *comm, struct plan_cluster *cluster)
-{
-    (void)comm;
-    static const struct plan_cost link = {
-        .alpha_ns = 700, .overhead_ns = 400, .beta_ns = .0029, .rank_beta_ns = .0003};
-    cluster->link[PLAN_LINK_SELF] = (struct plan_cost){.rank_beta_ns = .0005};
-    cluster->link[PLAN_LINK_HOST] = link;
-    cluster->copy_ns = .0005;
-    cluster->combine_ns = .0005;
-    cluster->step_ns = 300;
-    cluster->oversubscribed = 1;
-    plan_cluster_rehash(cluster);
 }

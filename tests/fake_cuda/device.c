@@ -164,6 +164,22 @@ FAKE_API CUresult cuDeviceCanAccessPeer(int *can, CUdevice device, CUdevice peer
     return r;
 }
 
+/* All pairs are alike; FAKE_CUDA_LINK says how fast, so that tests have machines of several kinds. */
+FAKE_API CUresult cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute which, CUdevice from,
+                                          CUdevice to)
+{
+    CUresult r = check(from);
+    if (r == CUDA_SUCCESS)
+        r = check(to);
+    if (r != CUDA_SUCCESS)
+        return r;
+    if (from == to)
+        return CUDA_ERROR_INVALID_DEVICE;
+    *value =
+        which == CU_DEVICE_P2P_ATTRIBUTE_PERFORMANCE_RANK ? fake_number("FAKE_CUDA_LINK", 0) : 1;
+    return CUDA_SUCCESS;
+}
+
 /* --- contexts ----------------------------------------------------------------------------------------- */
 
 bool fake_context_live(CUcontext context)

@@ -43,7 +43,8 @@ static void stamp(const struct fake_work *w)
     CUevent e = w->u.record.event;
     clock_gettime(CLOCK_MONOTONIC, &t);
     pthread_mutex_lock(&fake_lock);
-    e->time_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    e->time_ns =
+        fake_clock_ns ? fake_clock_ns : (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
     e->time_number = w->u.record.number;
     pthread_mutex_unlock(&fake_lock);
 }

@@ -153,30 +153,47 @@ static void run_mark(ARGUMENTS)
         leave_mark(*(const cuda_mark_call *)parameter[0]);
 }
 
+static void exchange_sends(const void *const *parameter, uint64_t *messages, uint64_t *bytes)
+{
+    const cuda_exchange_call &c = *(const cuda_exchange_call *)parameter[0];
+    *messages = c.what.sends;
+    *bytes = 0;
+    for (uint32_t i = 0; i < c.what.sends; i++)
+        *bytes += c.what.send[i].len * c.elem;
+}
+
+static void pair_sends(const void *const *parameter, uint64_t *messages, uint64_t *bytes)
+{
+    const cuda_pair_call &c = *(const cuda_pair_call *)parameter[0];
+    *messages = c.sends.lanes != 0;
+    *bytes = ((uint64_t)c.sends.each * c.sends.lanes + c.sends.more) * c.elem;
+}
+
 /* --- the table ------------------------------------------------------------------------------------------ */
 
 #define EXCHANGE_BYTES (uint16_t)sizeof(cuda_exchange_call)
 #define PAIR_BYTES (uint16_t)sizeof(cuda_pair_call)
 #define PLAN_BYTES (uint16_t)sizeof(cuda_plan_call)
-#define ONE(name, bytes, halves, ...) {"choir_" name, 1, {bytes, 0, 0, 0, 0}, halves, __VA_ARGS__},
+#define ONE(name, bytes, halves, sends, ...)                                                       \
+    {"choir_" name, 1, {bytes, 0, 0, 0, 0}, halves, __VA_ARGS__, sends},
 #define COMBINING(suffix, T, OP)                                                                   \
-    ONE("words_" suffix, EXCHANGE_BYTES, false, run_flagged<T, OP, words_form>)                    \
-    ONE("lines_" suffix, EXCHANGE_BYTES, false, run_flagged<T, OP, lines_form>)                    \
-    ONE("pair_words_" suffix, PAIR_BYTES, false, run_pair<T, OP, words_form>)                      \
-    ONE("pair_lines_" suffix, PAIR_BYTES, false, run_pair<T, OP, lines_form>)                      \
-    ONE("stream_" suffix, EXCHANGE_BYTES, true, run_stream<T, OP>)                                 \
-    ONE("plan_" suffix, PLAN_BYTES, false, run_plan<T, OP>)
+    ONE("words_" suffix, EXCHANGE_BYTES, false, exchange_sends, run_flagged<T, OP, words_form>)    \
+    ONE("lines_" suffix, EXCHANGE_BYTES, false, exchange_sends, run_flagged<T, OP, lines_form>)    \
+    ONE("pair_words_" suffix, PAIR_BYTES, false, pair_sends, run_pair<T, OP, words_form>)          \
+    ONE("pair_lines_" suffix, PAIR_BYTES, false, pair_sends, run_pair<T, OP, lines_form>)          \
+    ONE("stream_" suffix, EXCHANGE_BYTES, true, exchange_sends, run_stream<T, OP>)                 \
+    ONE("plan_" suffix, PLAN_BYTES, false, NULL, run_plan<T, OP>)
 #define COMBINATION(type, op) COMBINING(#type "_" #op, type_##type, op_##op)
 #define APPLYING(type, value)                                                                      \
-    {"choir_divide_" #type, 3, {8, 8, 4, 0, 0}, false, run_divide<type_##type>},                   \
-        {"choir_scale_" #type, 5, {8, 8, 8, 8, 8}, false, run_scale<type_##type>},
+    {"choir_divide_" #type, 3, {8, 8, 4, 0, 0}, false, run_divide<type_##type>, NULL},             \
+        {"choir_scale_" #type, 5, {8, 8, 8, 8, 8}, false, run_scale<type_##type>, NULL},
 
 static const fake_kernel kernels[] = {
     COMBINING("move", type_uint8, op_bxor) FAKE_COMBINATIONS(COMBINATION)
-        CUDA_TYPES(APPLYING){"choir_probe", 1, {4, 0, 0, 0, 0}, false, run_probe},
-    {"choir_mark", 1, {sizeof(cuda_mark_call), 0, 0, 0, 0}, false, run_mark},
-    {"choir_staged_post", 1, {sizeof(cuda_post_call), 0, 0, 0, 0}, false, run_post},
-    {"choir_staged_wait", 1, {sizeof(cuda_wait_call), 0, 0, 0, 0}, false, run_wait}};
+        CUDA_TYPES(APPLYING){"choir_probe", 1, {4, 0, 0, 0, 0}, false, run_probe, NULL},
+    {"choir_mark", 1, {sizeof(cuda_mark_call), 0, 0, 0, 0}, false, run_mark, NULL},
+    {"choir_staged_post", 1, {sizeof(cuda_post_call), 0, 0, 0, 0}, false, run_post, NULL},
+    {"choir_staged_wait", 1, {sizeof(cuda_wait_call), 0, 0, 0, 0}, false, run_wait, NULL}};
 
 const fake_kernel *fake_kernel_at(unsigned i)
 {

@@ -15,6 +15,8 @@ struct fake_kernel {
     /* Runs block `block` of `blocks`, as thread `thread`. The last of the parameters: the module's word. */
     void (*run)(const void *const *parameters, unsigned block, unsigned blocks, unsigned thread,
                 unsigned threads, struct fake_block *shared);
+    /* Messages that it sends, and their bytes, as its parameters say; NULL: not known. */
+    void (*sends)(const void *const *parameters, uint64_t *messages, uint64_t *bytes);
 };
 #ifdef __cplusplus
 extern "C" {

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define BLOCKS 8
 #define THREADS 8
@@ -179,6 +180,20 @@ static void *run_member(void *arg)
     return NULL;
 }
 
+_Thread_local uint64_t fake_clock_ns;
+
+static void tick(const struct fake_kernel *k, const void *const *parameters)
+{
+    const char *clock = getenv("FAKE_CUDA_CLOCK");
+    double ns = 0, message = 0, mib = 0;
+    uint64_t messages = 0, bytes = 0;
+    if (!clock || sscanf(clock, "%lf:%lf:%lf", &ns, &message, &mib) != 3)
+        return;
+    if (k->sends)
+        k->sends(parameters, &messages, &bytes);
+    fake_clock_ns += (uint64_t)(ns + message * (double)messages + mib * (double)bytes / (1 << 20));
+}
+
 static void run(const struct fake_work *w)
 {
     const struct fake_kernel *k = w->u.launch.kernel;
@@ -192,6 +207,7 @@ static void run(const struct fake_work *w)
         at += (k->bytes[i] + 15u) & ~15u;
     }
     parameters[k->parameters] = at; /* the module's word */
+    tick(k, parameters);
     pthread_attr_init(&small);
     pthread_attr_setstacksize(&small, 512 << 10);
     for (unsigned i = 0; i < n; i++) {
@@ -230,6 +246,14 @@ FAKE_API unsigned fake_cuda_widest(void)
     return atomic_exchange(&widest, 0);
 }
 
+/* At the launch that FAKE_CUDA_LAUNCHES names. */
+static void die(void)
+{
+    static _Atomic int launches;
+    if (++launches == fake_number("FAKE_CUDA_LAUNCHES", 0))
+        _exit(0);
+}
+
 static CUresult launch(CUfunction f, unsigned grid, unsigned block, unsigned shared,
                        CUstream handle, void **parameters, void **extra)
 {
@@ -251,6 +275,7 @@ static CUresult launch(CUfunction f, unsigned grid, unsigned block, unsigned sha
         return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
     if (extra || shared)
         return CUDA_ERROR_NOT_SUPPORTED;
+    die();
     for (unsigned i = 0; i < k->parameters; i++) {
         if (!parameters[i] || used + k->bytes[i] + 32u > sizeof(bytes))
             return CUDA_ERROR_INVALID_VALUE;

@@ -80,11 +80,6 @@ uint64_t cuda_comm_bytes(const struct cuda_comm *comm)
     return 0;
 }
 
-void cuda_comm_cluster(const struct cuda_comm *comm, struct plan_cluster *cluster)
-{
-    (void)comm, (void)cluster;
-}
-
 enum choir_status cuda_bound_create(struct cuda_comm *comm, const struct choir_plan *const *plans,
                                     uint32_t elem, uint64_t scratch_bytes, struct cuda_bound **out)
 {

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tune.c: where the constants of the links between GPUs come from (plan/tuning.h has the constants and their files). Rank 0 decides: when
+ * the GPUs have met it says built-in, kept (here they are), or measure. To measure, every rank puts the same exchanges into a stream of its
+ * own, looks later how long they took, and tells; rank 0 makes constants of that, and says them to all. So all ranks have rank 0's, whatever
+ * their own files say.
+ *
+ * Nothing waits here: one thread may drive many ranks, and a rank's kernels end only when all ranks' are there. What could not be measured
+ * is no failure of the creation; a rank that dies meanwhile is, as ever. What is under way must end, since operations go on with its numbers
+ * of messages: so CHOIR_CREATE_TIMEOUT bounds it, and TRUSTED_NS what is believed.
+ */
+#include "base/knob.h"
+#include "comm/device.h"
+#include "plan/tuning.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TRUSTED_NS 2000000000u /* what took longer measured something else */
+
+/* Each form of a message (cuda/bound.h), with one peer and with all; long ones first (cuda/timing.c). In all some 60 MiB each way, 3 ms. */
+static const struct exchange {
+    bool all; /* peers */
+    uint32_t bytes, warm, batches, each;
+} exchange[] = {{false, 8 << 20, 1, 3, 1}, {true, 1 << 20, 1, 3, 1},   {false, 1 << 20, 2, 5, 2},
+                {true, 64 << 10, 2, 5, 4}, {false, 64 << 10, 2, 5, 4}, {true, 8, 4, 5, 8},
+                {false, 8, 4, 5, 8}};
+#define EXCHANGES base_count(exchange)
+
+struct told { /* by every rank, of its own stream */
+    uint64_t took_ns;
+    double ns[EXCHANGES];
+};
+struct settled { /* by rank 0 */
+    uint64_t links;
+    struct plan_tuned tuned;
+};
+struct comm_tune {
+    enum { TUNE_FLYING, TUNE_TELLING, TUNE_SETTLING } stage;
+    bool flying;
+    uint64_t began_ns;
+    uint32_t exchanges;
+    struct cuda_bound *bound[EXCHANGES];
+    struct cuda_timing *timing;
+    struct tuning tuning; /* rank 0: what will be kept */
+};
+static _Atomic uint32_t flying; /* ranks of this process whose kernels are under way */
+
+/* What could not be written is known to this process all the same: it will not measure for each of its communicators. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct tuning unwritten;
+
+bool device_waits(void)
+{
+    return atomic_load(&flying) != 0;
+}
+
+bool device_measures(const struct choir_comm *c)
+{
+    return c->device && c->device->tune && c->device->tune->flying;
+}
+
+/* --- rank 0 decides --------------------------------------------------------------------------------- */
+
+static void say(const struct choir_comm *c, const struct plan_tuned *tuned, const char *whence)
+{
+    char words[200];
+    plan_tuned_words(tuned, words, sizeof(words));
+    base_log(BASE_INFO, (int)c->host.rank, "links between GPUs: %s: %s", whence, words);
+}
+
+static void say_built_in(const struct choir_comm *c, const char *why)
+{
+    char whence[512];
+    snprintf(whence, sizeof(whence), "built-in constants (%s)", why);
+    say(c, &plan_tuned_default, whence);
+}
+
+/* Processes take turns on a GPU, of milliseconds each. */
+static bool shared_by_processes(const struct choir_comm *c, const struct tuning_facts *f)
+{
+    for (uint32_t r = 0; r < f->ranks; r++)
+        if (memcmp(&c->host.member[r]->id, &c->host.member[f->place[r]]->id,
+                   sizeof(host_process.id)))
+            return true;
+    return false;
+}
+
+static bool kept(uint64_t key, struct tuning *t, char *whence, size_t bytes)
+{
+    char path[4096];
+    pthread_mutex_lock(&lock);
+    bool known = unwritten.key == key && unwritten.ranks;
+    if (known)
+        *t = unwritten;
+    pthread_mutex_unlock(&lock);
+    if (known)
+        snprintf(whence, bytes, "measured before by this process");
+    else if (plan_tuning_find(key, t, path, sizeof(path)))
+        known = true, snprintf(whence, bytes, "read from %s", path);
+    return known;
+}
+
+static void decide(struct choir_comm *c, struct comm_tune *t, const struct tuning_facts *facts,
+                   struct device_met *met)
+{
+    char whence[4200];
+    struct tuning found;
+    if (shared_by_processes(c, facts)) {
+        say_built_in(c, "processes share a GPU");
+        return;
+    }
+    t->tuning.key = plan_tuning_key(facts);
+    t->tuning.ranks = facts->ranks;
+    t->tuning.cuda = facts->cuda;
+    for (uint32_t r = 0; r < facts->ranks; r++)
+        t->tuning.gpus += facts->place[r] == r;
+    met->links = DEVICE_MEASURE;
+    if (strcmp(knob_text(KNOB_TUNE), "again") &&
+        kept(t->tuning.key, &found, whence, sizeof(whence))) {
+        met->links = DEVICE_KEPT;
+        met->tuned = found.tuned;
+        say(c, &found.tuned, whence);
+    }
+}
+
+void tune_decide(struct choir_comm *c, const struct cuda_card *card, struct device_met *met)
+{
+    struct comm_device *d = c->device;
+    struct tuning_facts facts;
+    char name[96];
+    if (c->host.rank || c->host.size == 1)
+        return;
+    if (!strcmp(knob_text(KNOB_TUNE), "off")) {
+        say_built_in(c, "CHOIR_TUNE is off");
+        return;
+    }
+    d->tune = calloc(1, sizeof(*d->tune));
+    if (!d->tune || cuda_comm_facts(d->gpu, card, &facts, name) != CHOIR_OK) {
+        say_built_in(c, d->tune ? base_error_thread()->text : "no memory");
+        return;
+    }
+    plan_tuning_name(name, d->tune->tuning.gpu);
+    decide(c, d->tune, &facts, met);
+}
+
+/* --- exchanges ---------------------------------------------------------------------------------------- */
+
+/* Of every rank with the next one, or with all: a plan of sends and receives, as a group of them is. */
+static enum choir_status bind(struct choir_comm *c, const struct exchange *x,
+                              struct cuda_bound **bound)
+{
+    uint32_t n = c->host.size, r = c->host.rank, peers = x->all ? n - 1 : 1;
+    struct cuda_scratch memory = cuda_comm_scratch(c->device->gpu);
+    struct comm_message list[2 * CUDA_RANKS];
+    struct choir_plan *plans[CUDA_RANKS] = {NULL};
+    for (uint32_t k = 0; k < peers; k++) {
+        list[2 * k] = (struct comm_message){
+            .peer = (r + 1 + k) % n, .send = true, .memory = memory.in, .bytes = x->bytes};
+        list[2 * k + 1] = (struct comm_message){.peer = (r + n - 1 - k) % n,
+                                                .memory = memory.out + (uint64_t)k * x->bytes,
+                                                .bytes = x->bytes};
+    }
+    enum choir_status st =
+        exchange_plan(c, list, 2 * peers, CUDA_SLOT_BYTES, CUDA_DEPTH, 1, &plans[r]);
+    if (st == CHOIR_OK)
+        st =
+            cuda_bound_create(c->device->gpu, (const struct choir_plan *const *)plans, 1, 0, bound);
+    plan_free(plans[r]);
+    return st;
+}
+
+static enum choir_status fly(struct choir_comm *c, struct comm_tune *t)
+{
+    struct cuda_repeat repeat[EXCHANGES];
+    enum choir_status st = CHOIR_OK;
+    for (size_t i = 0; i < EXCHANGES && st == CHOIR_OK; i++) {
+        const struct exchange *x = &exchange[i];
+        if (x->all && c->host.size == 2)
+            continue; /* they are one */
+        st = bind(c, x, &t->bound[t->exchanges]);
+        repeat[t->exchanges] =
+            (struct cuda_repeat){t->bound[t->exchanges], x->warm, x->batches, x->each};
+        t->exchanges += st == CHOIR_OK;
+    }
+    if (st != CHOIR_OK)
+        return st;
+    t->began_ns = base_now_ns();
+    t->flying = true; /* some may be, whatever happens */
+    atomic_fetch_add(&flying, 1);
+    st = cuda_timing_start(c->device->gpu, repeat, t->exchanges, c->config.create_timeout_ns,
+                           &t->timing);
+    return st == CHOIR_OK ? CHOIR_IN_PROGRESS : st;
+}
+
+static void land(struct comm_tune *t)
+{
+    cuda_timing_free(t->timing);
+    t->timing = NULL;
+    while (t->exchanges)
+        cuda_bound_free(t->bound[--t->exchanges]);
+    if (t->flying)
+        atomic_fetch_sub(&flying, 1);
+    t->flying = false;
+}
+
+void tune_free(struct choir_comm *c)
+{
+    struct comm_tune *t = c->device->tune;
+    if (!t)
+        return;
+    land(t);
+    free(t);
+    c->device->tune = NULL;
+}
+
+/* --- rank 0 settles ------------------------------------------------------------------------------------- */
+
+/* The slowest rank's time is the exchange's. */
+static uint64_t take_told(struct choir_comm *c, const struct tree_answers *x, struct tuning *t)
+{
+    uint64_t took_ns = 0;
+    t->timings = 0;
+    for (size_t i = 0; i < EXCHANGES; i++)
+        if (!exchange[i].all || c->host.size > 2)
+            t->timing[t->timings++] = (struct tuning_timing){
+                .peers = exchange[i].all ? c->host.size - 1 : 1, .bytes = exchange[i].bytes};
+    for (uint32_t r = 0; r < c->host.size; r++) {
+        struct told told;
+        memcpy(&told, x->blob[r], sizeof(told));
+        took_ns = base_max(took_ns, told.took_ns);
+        for (uint32_t i = 0; i < t->timings; i++)
+            t->timing[i].ns = base_max(t->timing[i].ns, told.ns[i]);
+    }
+    return took_ns;
+}
+
+static void keep(struct choir_comm *c, const struct tuning *t, uint64_t took_ns)
+{
+    struct choir_error saved = *base_error_thread(); /* that it is not kept is no error */
+    char path[4096], whence[4400];
+    if (plan_tuning_keep(t, path, sizeof(path)) == CHOIR_OK) {
+        snprintf(whence, sizeof(whence), "measured in %.1f ms, kept in %s", (double)took_ns / 1e6,
+                 path);
+    } else {
+        snprintf(whence, sizeof(whence), "measured in %.1f ms, not kept (%s)",
+                 (double)took_ns / 1e6, base_error_thread()->text);
+        pthread_mutex_lock(&lock);
+        unwritten = *t;
+        pthread_mutex_unlock(&lock);
+    }
+    *base_error_thread() = saved;
+    say(c, &t->tuned, whence);
+}
+
+static struct settled settle(struct choir_comm *c, const struct tree_answers *x)
+{
+    struct tuning *t = &c->device->tune->tuning, again;
+    uint64_t took_ns = take_told(c, x, t);
+    char why[160], text[TUNING_TEXT];
+    if (took_ns > TRUSTED_NS) {
+        snprintf(why, sizeof(why), "measuring took %.1f s: the GPUs are busy",
+                 (double)took_ns / 1e9);
+    } else if (plan_tuned_fit(t->timing, t->timings, &t->tuned, why, sizeof(why))) {
+        plan_tuning_dump(t, text);
+        if (plan_tuning_parse(text, &again) == CHOIR_OK) { /* as whoever reads it will have it */
+            keep(c, &again, took_ns);
+            return (struct settled){DEVICE_KEPT, again.tuned};
+        }
+        snprintf(why, sizeof(why), "%.150s", base_error_thread()->text);
+    }
+    say_built_in(c, why);
+    return (struct settled){.links = DEVICE_BUILT_IN};
+}
+
+/* --- stages ------------------------------------------------------------------------------------------------ */
+
+static enum choir_status take(struct choir_comm *c, uint64_t links, const struct plan_tuned *tuned)
+{
+    tune_free(c);
+    return device_table(c, links == DEVICE_KEPT ? tuned : &plan_tuned_default);
+}
+
+enum choir_status tune_start(struct choir_comm *c, const struct device_met *said)
+{
+    struct comm_device *d = c->device;
+    if (said->links != DEVICE_MEASURE)
+        return take(c, said->links, &said->tuned);
+    if (!d->tune)
+        d->tune = calloc(1, sizeof(*d->tune));
+    if (!d->tune)
+        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory to measure links");
+    return fly(c, d->tune);
+}
+
+static enum choir_status in_progress(enum choir_status st)
+{
+    return st == CHOIR_OK ? CHOIR_IN_PROGRESS : st;
+}
+
+static enum choir_status stage_flying(struct choir_comm *c, struct comm_tune *t)
+{
+    struct told told = {.took_ns = 0};
+    enum choir_status st = cuda_timing_test(t->timing, told.ns);
+    if (st != CHOIR_OK)
+        return st;
+    device_look(c); /* kernels that gave up have ended too */
+    st = (enum choir_status)atomic_load(&c->host.broken);
+    if (st != CHOIR_OK) {
+        *base_error_thread() = c->host.error;
+        return st;
+    }
+    told.took_ns = base_now_ns() - t->began_ns;
+    land(t);
+    t->stage = TUNE_TELLING;
+    return in_progress(tree_start(c, &told, sizeof(told)));
+}
+
+static enum choir_status stage_telling(struct choir_comm *c, struct comm_tune *t)
+{
+    struct tree_answers x;
+    struct settled s = {.links = DEVICE_BUILT_IN};
+    enum choir_status st = tree_answers(c, sizeof(struct told), &x);
+    if (st == CHOIR_OK && !c->host.rank)
+        s = settle(c, &x);
+    tree_answers_free(&x);
+    if (st != CHOIR_OK)
+        return st;
+    t->stage = TUNE_SETTLING;
+    return in_progress(tree_start(c, &s, c->host.rank ? 0 : sizeof(s)));
+}
+
+static enum choir_status stage_settling(struct choir_comm *c)
+{
+    struct tree_answers x;
+    struct settled s = {.links = DEVICE_BUILT_IN};
+    enum choir_status st = tree_answers(c, 0, &x);
+    if (st == CHOIR_OK && x.bytes[0] == sizeof(s))
+        memcpy(&s, x.blob[0], sizeof(s));
+    tree_answers_free(&x);
+    return st == CHOIR_OK ? take(c, s.links, &s.tuned) : st;
+}
+
+enum choir_status device_settle(struct choir_comm *c)
+{
+    struct comm_tune *t = c->device->tune;
+    enum choir_status st = CHOIR_IN_PROGRESS;
+    if (t->stage == TUNE_FLYING)
+        st = stage_flying(c, t);
+    if (st == CHOIR_IN_PROGRESS && t->stage == TUNE_TELLING)
+        st = stage_telling(c, t);
+    if (st == CHOIR_IN_PROGRESS && t->stage == TUNE_SETTLING)
+        st = stage_settling(c);
+    return st;
+}
