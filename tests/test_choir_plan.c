@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The command choir-plan: what it prints, its exit status, and that a wrong argument is named. */
+#include "plan/tuning.h"
 #include "tests/lib/test.h"
 #include <fcntl.h>
 #include <limits.h>
@@ -172,4 +173,38 @@ static void clusters(void)
     close(fd);
 }
 
-TEST_MAIN(TEST(answers), TEST(mistakes), TEST(plans), TEST(clusters))
+/* Constants of GPUs, built in and from a file; where they come from is said. */
+static void gpus(void)
+{
+    struct tuning t = {.key = 7, .ranks = 4, .gpus = 4, .cuda = 12, .tuned = plan_tuned_default};
+    char path[512], text[TUNING_TEXT], command[1024];
+    expect("all_reduce 1M --ranks 2", 0, "constants built in, of hosts");
+    expect("all_reduce 1M --gpus --ranks 8", 0, "constants built in, of GPUs");
+    expect("all_reduce --sweep --gpus --ranks 2", 0, "constants built in, of GPUs");
+    expect("all_reduce 1M --gpus --ranks 2 --json", 0, "\"constants\": \"built in, of GPUs");
+    expect("--write-topo --gpus --ranks 2", 0, "host alpha 700 overhead 400 beta 0.0029");
+    expect("all_reduce 1M --gpus", 2, "how many");
+    expect("all_reduce 1M --gpus --ranks 17", 2, "at most 16");
+    expect("all_reduce 1M --gpus --hosts 2 --per-host 2", 2, "2 hosts");
+    expect("all_reduce 1M --gpus --ranks 2 --cores 4", 2, "--cores");
+    expect("all_reduce 1M --tuning /nonexistent", 2, "/nonexistent");
+    expect("all_reduce 1M --tuning", 2, "needs a value");
+    t.tuned.rank_beta_ns *= 3;
+    plan_tuning_name("some GPU", t.gpu);
+    plan_tuning_dump(&t, text);
+    test_path(path, sizeof(path), "a \\\"tuning");
+    FILE *f = fopen(path, "we");
+    CHECK(f && fputs(text, f) >= 0 && !fclose(f));
+    snprintf(command, sizeof(command), "all_reduce 1M --tuning '%s'", path);
+    expect(command, 0, "4 ranks on GPUs of one host");
+    CHECK(strstr(output, "constants measured between 4 some_GPU"));
+    snprintf(command, sizeof(command), "all_reduce 1M --tuning '%s' --ranks 8 --json", path);
+    expect(command, 0, "a \\\\\\\"tuning\"");
+    snprintf(command, sizeof(command), "--write-topo --tuning '%s'", path);
+    expect(command, 0, "rank_beta 0.0009");
+    CHECK_EQ(truncate(path, 60), 0);
+    snprintf(command, sizeof(command), "all_reduce 1M --tuning '%s'", path);
+    expect(command, 2, "line 2");
+}
+
+TEST_MAIN(TEST(gpus), TEST(answers), TEST(mistakes), TEST(plans), TEST(clusters))

@@ -6,6 +6,7 @@
 #include "cuda/cuda.h"
 #include "host/host.h"
 #include "plan/plan.h"
+#include "plan/tuning.h"
 #include "reduce/reduce.h"
 #include "topo/topo.h"
 #include <stdio.h>
@@ -14,7 +15,7 @@
 static const char usage[] =
     "usage: choir-info [--topology | --gpus | --transports | --algorithms | --knobs [--markdown]]\n"
     "  --topology    the machine, as CHOIR_TOPO_FILE reads it\n"
-    "  --gpus        the GPUs, and which reach each other's memory\n"
+    "  --gpus        the GPUs, which reach each other's memory, and what was measured of them\n"
     "  --transports  what works here, in order of preference\n"
     "  --algorithms  the collective algorithms\n"
     "  --knobs       the settings, their present values and origins\n"
@@ -98,13 +99,48 @@ static void print_markdown(void)
     }
 }
 
+#define GPUS 64
+struct machine {
+    uint32_t gpus, cuda, tunings;
+    char name[GPUS][96];
+};
+
+/* If it may be of this machine: so many GPUs of that name are here, and the driver is that one. */
+static void print_tuning(const struct tuning *t, const char *path, void *arg)
+{
+    struct machine *m = arg;
+    uint32_t same = 0;
+    char name[TUNING_GPU], words[200];
+    for (uint32_t i = 0; i < m->gpus; i++) {
+        plan_tuning_name(m->name[i], name);
+        same += !strcmp(name, t->gpu);
+    }
+    if (!same || m->gpus < t->gpus || t->cuda != m->cuda)
+        return;
+    m->tunings++;
+    plan_tuned_words(&t->tuned, words, sizeof(words));
+    printf("links between GPUs, %u ranks on %u: %s\n  %s\n", t->ranks, t->gpus, words, path);
+}
+
+static void print_gpus(void)
+{
+    static struct machine m;
+    char folder[4096];
+    cuda_print(stdout);
+    m.gpus = cuda_names(m.name, GPUS, &m.cuda);
+    if (m.gpus)
+        plan_tuning_each(print_tuning, &m);
+    if (m.gpus && !m.tunings && plan_tuning_folder(folder, sizeof(folder)))
+        printf("links between GPUs: nothing measured yet in %s\n", folder);
+}
+
 static void print_all(void)
 {
     print_version();
     printf("\n");
     topo_print(topo_get(), stdout);
     printf("\n");
-    cuda_print(stdout);
+    print_gpus();
     printf("\n");
     print_transports();
     printf("\n");
@@ -138,7 +174,7 @@ int main(int argc, char **argv)
     else if (!strcmp(what, "--topology"))
         topo_print(topo_get(), stdout);
     else if (!strcmp(what, "--gpus"))
-        cuda_print(stdout);
+        print_gpus();
     else if (!strcmp(what, "--transports"))
         print_transports();
     else if (!strcmp(what, "--algorithms"))

@@ -71,6 +71,13 @@ void cuda_print(void *file)
     fprintf(file, "no GPU: this library was built without CUDA\n");
 }
 
+uint32_t cuda_names(char (*name)[96], uint32_t most, uint32_t *cuda)
+{
+    (void)name, (void)most;
+    *cuda = 0;
+    return 0;
+}
+
 /* --- engine.h: no communicator has a GPU side, so the rest is never called ------------------------------- */
 
 enum choir_status cuda_here(struct cuda_device **device)
@@ -163,13 +170,6 @@ enum choir_status cuda_comm_facts(const struct cuda_comm *comm, const struct cud
 {
     (void)comm, (void)card, (void)facts, (void)name;
     return absent();
-}
-
-uint32_t cuda_names(char (*name)[96], uint32_t most, uint32_t *cuda)
-{
-    (void)name, (void)most;
-    *cuda = 0;
-    return 0;
 }
 
 struct cuda_scratch cuda_comm_scratch(const struct cuda_comm *comm)

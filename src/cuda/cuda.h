@@ -50,5 +50,7 @@ const char *cuda_image_archs(void);                     /* what they were made f
 
 /* The GPUs, and who reaches whom; makes no context. FILE *. */
 void cuda_print(void *file);
+/* Their names, and the driver's version, 12 of 12.8. Returns how many there are, 0 without CUDA. */
+uint32_t cuda_names(char (*name)[96], uint32_t most, uint32_t *cuda);
 
 #endif

@@ -100,8 +100,6 @@ bool cuda_comm_next_mark(struct cuda_comm *comm, struct cuda_mark *mark, uint32_
 struct tuning_facts;
 enum choir_status cuda_comm_facts(const struct cuda_comm *comm, const struct cuda_card *card,
                                   struct tuning_facts *facts, char name[96]);
-/* The names of the GPUs of this machine and the driver's version, 12 of 12.8; returns how many there are, 0 without CUDA. */
-uint32_t cuda_names(char (*name)[96], uint32_t most, uint32_t *cuda);
 
 /* Memory that plans will use, before there are any: two pieces, of 16 and 8 MiB. */
 #define CUDA_SCRATCH_OUT (16u << 20)

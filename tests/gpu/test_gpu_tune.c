@@ -7,6 +7,7 @@
 #include "comm/device.h"
 #include "plan/tuning.h"
 #include "tests/gpu/gpu.h"
+#include "tests/lib/program.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -278,6 +279,29 @@ static void shared_gpu(void)
     setenv("FAKE_CUDA_GPUS", "4", 1);
 }
 
+/* choir-info names the entry, choir-plan prices with it. */
+static void tools(void)
+{
+    static char output[1 << 18];
+    char path[1024];
+    struct tuning kept;
+    need(1);
+    fresh("tools");
+    run(2, 2, "CHOIR_TUNE=auto", &(struct job){.communicators = 1});
+    only_file(path, &kept);
+    setenv("CHOIR_TUNE_DIR", folder, 1);
+    CHECK_EQ(test_program(20, output, sizeof(output), "choir-info", "--gpus"), 0);
+    CHECK_TIMES(output, 1, path);
+    CHECK_EQ(
+        test_program(20, output, sizeof(output), "choir-plan", "all_reduce 1M --tuning %s", path),
+        0);
+    CHECK_TIMES(output, 1, "measured between 2");
+    CHECK_TIMES(output, 1, path);
+    setenv("CHOIR_TUNE_DIR", "/proc/none", 1);
+    CHECK_EQ(test_program(20, output, sizeof(output), "choir-info", "--gpus"), 0);
+    CHECK_TIMES(output, 1, "nothing measured yet in /proc/none");
+}
+
 /* One thread drives all ranks, of two communicators, whose creations come between each other's steps. To free memory waits
  * for the GPU meanwhile: that of a communicator closed before. */
 static void group(void)
@@ -357,5 +381,5 @@ static void dying(void)
 }
 
 TEST_MAIN(TEST(threads), TEST(threads_of_three), TEST(processes), TEST(off),
-          TEST(one_without_folder), TEST(no_folder), TEST(damaged), TEST(nonblocking),
+          TEST(one_without_folder), TEST(no_folder), TEST(damaged), TEST(nonblocking), TEST(tools),
           TEST(group_of_one_thread), TEST(dying), TEST(shared_gpu))

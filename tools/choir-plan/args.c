@@ -27,6 +27,8 @@ static const char usage[] =
     "                       H hosts of N ranks, or hosts of A, B and C ranks\n"
     "  --cores N            cores of a host, where ranks share them\n"
     "  --topo FILE          hosts and constants from a file\n"
+    "  --gpus               GPUs of one host that map each other's memory, one a rank (--ranks)\n"
+    "  --tuning FILE        the same with constants as measured; choir-info names such files\n"
     "  --write-topo         prints the cluster as such a file\n"
     "the operation:\n"
     "  --type T             float32 (default), int8, bfloat16, ...\n"
@@ -154,9 +156,13 @@ static bool read_flag(struct ask *ask, const char *o)
     const struct {
         const char *name;
         bool *flag;
-    } flags[] = {{"--verify", &ask->verify},         {"--list", &ask->list},
-                 {"--sweep", &ask->sweep},           {"--json", &ask->json},
-                 {"--write-topo", &ask->write_topo}, {"--ordered", &ask->ordered}};
+    } flags[] = {{"--verify", &ask->verify},
+                 {"--list", &ask->list},
+                 {"--sweep", &ask->sweep},
+                 {"--json", &ask->json},
+                 {"--write-topo", &ask->write_topo},
+                 {"--ordered", &ask->ordered},
+                 {"--gpus", &ask->gpus}};
     for (size_t i = 0; i < base_count(flags); i++)
         if (!strcmp(o, flags[i].name))
             return *flags[i].flag = true;
@@ -168,11 +174,9 @@ static bool read_text(struct ask *ask, const char *o, int argc, char **argv, int
     const struct {
         const char *name;
         const char **text;
-    } texts[] = {{"--hosts-of", &ask->hosts_of},
-                 {"--algo", &ask->algorithm},
-                 {"--topo", &ask->topo},
-                 {"--svg", &ask->svg},
-                 {"--load", &ask->load}};
+    } texts[] = {{"--hosts-of", &ask->hosts_of}, {"--algo", &ask->algorithm},
+                 {"--topo", &ask->topo},         {"--tuning", &ask->tuning},
+                 {"--svg", &ask->svg},           {"--load", &ask->load}};
     for (size_t k = 0; k < base_count(texts); k++)
         if (!strcmp(o, texts[k].name)) {
             *texts[k].text = value(o, argc, argv, i);
@@ -288,6 +292,10 @@ static void read_cluster(struct ask *ask)
     if (hosts || ask->ranks)
         ask->layout = ask->ranks ? (hosts ? described(ask) : plan_layout_regular(1, ask->ranks))
                                  : described(ask);
+    if (ask->gpus || ask->tuning) {
+        ask_gpus(ask);
+        return;
+    }
     if (ask->topo) {
         char *text = file_text(ask->topo);
         plan_cluster_default(&c, ask->layout);

@@ -14,10 +14,13 @@ struct ask {
     bool has_bytes, here;     /* here: this machine, not a described cluster */
     uint32_t ranks, root, cores, hosts, per_host;
     uint32_t share; /* percent of the bytes that are the root's block of a v-form, or SHARE_EVEN */
-    const char *hosts_of, *algorithm, *topo, *svg, *load;
+    const char *hosts_of, *algorithm, *topo, *tuning, *svg, *load;
     enum choir_type type;
     int dump; /* rank, or one of the below */
     bool verify, list, sweep, json, write_topo, ordered;
+    bool gpus;
+    uint32_t measured_ranks; /* of a tuning, and whose it is */
+    char gpu[64];
     struct choir_layout *layout;
     struct plan_cluster cluster;
 };
@@ -29,6 +32,11 @@ void ask_read(struct ask *ask, int argc, char **argv);
 _Noreturn void ask_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Ends with the thread's error record. */
 _Noreturn void ask_fail_record(const char *doing);
+
+/* gpus.c: the cluster of --gpus and --tuning, the shape of its plans; where the constants of any cluster come from. */
+void ask_gpus(struct ask *ask);
+void shape_gpus(struct choir_shape *shape);
+void constants_text(const struct ask *ask, char *text, size_t bytes);
 
 /* What a price is made of: the share by which it grows with each kind of cost, in percent. */
 struct shares {

@@ -31,6 +31,8 @@ struct choir_shape shape_for(const struct ask *ask, uint64_t bytes)
     plan_shape_init(&s, (enum choir_kind)ask->kind, 0, n, count, ask->layout);
     s.type_bytes = (uint32_t)each;
     s.root = ask->root;
+    if (ask->gpus)
+        shape_gpus(&s);
     uint64_t *counts = plan_shape_even(&s); /* shape_done frees them */
     if (ask->kind >= CHOIR_ALL_GATHER_V && !counts)
         ask_fail_record("the counts");

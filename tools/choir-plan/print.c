@@ -35,7 +35,7 @@ static char *time_text(double ns, char text[32])
 
 static void print_head(const struct ask *ask, const struct choir_shape *s)
 {
-    char size[32];
+    char size[32], constants[512];
     const struct choir_layout *l = ask->layout;
     printf("%s, ", plan_kind_name((enum choir_kind)s->kind));
     if (ask->share != SHARE_EVEN)
@@ -48,12 +48,13 @@ static void print_head(const struct ask *ask, const struct choir_shape *s)
                shape_bytes(s) > s->count * s->type_bytes ? " each" : "");
     printf("%u ranks on ", l->ranks);
     if (l->hosts == 1)
-        printf("%s", ask->here ? "this machine" : "one host");
+        printf("%s", ask->here ? "this machine" : ask->gpus ? "GPUs of one host" : "one host");
     else
         printf("%u hosts", l->hosts);
     if (ask->cluster.oversubscribed > 1)
         printf(", %.3g ranks a core", ask->cluster.oversubscribed);
-    printf("\n\n");
+    constants_text(ask, constants, sizeof(constants));
+    printf("\nconstants %s\n\n", constants);
 }
 
 static void print_row(const struct answer *a, uint32_t i)
@@ -150,15 +151,31 @@ static void print_json_price(const struct plan_price *p)
            p->sampled ? "true" : "false");
 }
 
+static void print_json_text(const char *text)
+{
+    putchar('"');
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ')
+            printf("\\u%04x", (unsigned)*text);
+        else
+            printf(*text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
+    putchar('"');
+}
+
 void print_json(const struct ask *ask, const struct answer *a)
 {
+    char constants[512];
     const struct choir_layout *l = ask->layout;
+    constants_text(ask, constants, sizeof(constants));
     printf("{\"collective\": \"%s\", \"bytes\": %llu, \"count\": %llu, \"type\": \"%s\", "
            "\"ranks\": %u, \"hosts\": %u, \"oversubscribed\": %.6g,\n \"chosen\": \"%s\", ",
            plan_kind_name((enum choir_kind)a->shape.kind),
            (unsigned long long)shape_bytes(&a->shape), (unsigned long long)a->shape.count,
            choir_type_name(ask->type), l->ranks, l->hosts, ask->cluster.oversubscribed,
            a->list[a->chosen].name);
+    printf("\"constants\": ");
+    print_json_text(constants);
+    printf(", ");
     if (ask->share != SHARE_EVEN)
         printf("\"share\": %u, \"share_rank\": %u, ", ask->share, ask->root);
     if (a->runner_up != UINT32_MAX)
@@ -199,6 +216,8 @@ void print_sweep(const struct ask *ask, struct plan_table *table)
              to = ask->has_bytes ? ask->to_bytes : 1ull << 30;
     uint64_t at[64], sizes = 0;
     const char *name[64];
+    char constants[512];
+    constants_text(ask, constants, sizeof(constants));
     if (from == to && ask->has_bytes) /* --sweep with one size: up to it */
         from = base_min(8u, to);
     for (uint64_t b = base_max(from, 1u); b <= to && sizes < 64; b *= 2)
@@ -206,7 +225,8 @@ void print_sweep(const struct ask *ask, struct plan_table *table)
     if (ask->json)
         printf("[");
     else
-        printf("%12s %14s %10s  %s\n", "bytes", "predicted", "GB/s", "chosen");
+        printf("constants %s\n%12s %14s %10s  %s\n", constants, "bytes", "predicted", "GB/s",
+               "chosen");
     for (uint64_t i = 0; i < sizes; i++) {
         struct choir_shape s = shape_for(ask, at[i]);
         struct plan_price p;
