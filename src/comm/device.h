@@ -26,6 +26,9 @@ struct comm_device {
 /* The decision table, from these constants. */
 enum choir_status device_table(struct choir_comm *c, const struct plan_tuned *tuned);
 
+/* How long a kernel waits for a rank. While links are measured the creation's limit counts, and the kernel names who is late, first. */
+uint64_t device_limit(const struct choir_comm *c);
+
 /* tune.c */
 /* Rank 0 says where the constants come from, once the GPUs have met; card: of all ranks. */
 void tune_decide(struct choir_comm *c, const struct cuda_card *card, struct device_met *met);

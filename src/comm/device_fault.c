@@ -7,6 +7,11 @@
 #include "comm/device.h"
 #include <stdio.h>
 
+uint64_t device_limit(const struct choir_comm *c)
+{
+    return device_measures(c) ? c->config.create_timeout_ns / 2 : c->timeout_ns;
+}
+
 static void blame(struct choir_comm *c, const struct cuda_report *r)
 {
     char text[256] = "another call", cycle[200];
@@ -15,8 +20,10 @@ static void blame(struct choir_comm *c, const struct cuda_report *r)
         cycle_text(c, cycle, sizeof(cycle));
         host_comm_break(&c->host, CHOIR_ERR_TIMEOUT, &at,
                         cycle[0] ? CYCLE_REMEDY
-                                 : "look for what keeps that rank; CHOIR_TIMEOUT, or the call's "
-                                   "deadline_ns, sets the limit",
+                        : device_measures(c)
+                            ? "look for what keeps that rank; CHOIR_CREATE_TIMEOUT sets the limit"
+                            : "look for what keeps that rank; CHOIR_TIMEOUT, or the call's "
+                              "deadline_ns, sets the limit",
                         "a kernel of rank %u has waited %.1f s for rank %u%s", c->host.rank,
                         (double)r->seen / 1e3, r->peer, cycle);
     } else if (r->code == CUDA_FAULT_SIGNATURE) {

@@ -16,7 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TRUSTED_NS 2000000000u /* what took longer measured something else */
+/* What took longer in all, or whose median is so many times the least, measured something else, too: the GPUs are busy. */
+#define TRUSTED_NS 2000000000u
+#define STEADY 1.5
 
 /* Each form of a message (cuda/bound.h), with one peer and with all; long ones first (cuda/timing.c). In all some 60 MiB each way, 3 ms. */
 static const struct exchange {
@@ -28,8 +30,8 @@ static const struct exchange {
 #define EXCHANGES base_count(exchange)
 
 struct told { /* by every rank, of its own stream */
-    uint64_t took_ns;
-    double ns[EXCHANGES];
+    uint64_t all_ns;
+    struct cuda_took took[EXCHANGES];
 };
 struct settled { /* by rank 0 */
     uint64_t links;
@@ -42,7 +44,8 @@ struct comm_tune {
     uint32_t exchanges;
     struct cuda_bound *bound[EXCHANGES];
     struct cuda_timing *timing;
-    struct tuning tuning; /* rank 0: what will be kept */
+    struct tuning tuning; /* rank 0: what will be kept, */
+    char whence[4400];    /* and where the constants come from, in words */
 };
 static _Atomic uint32_t flying; /* ranks of this process whose kernels are under way */
 
@@ -62,20 +65,6 @@ bool device_measures(const struct choir_comm *c)
 
 /* --- rank 0 decides --------------------------------------------------------------------------------- */
 
-static void say(const struct choir_comm *c, const struct plan_tuned *tuned, const char *whence)
-{
-    char words[200];
-    plan_tuned_words(tuned, words, sizeof(words));
-    base_log(BASE_INFO, (int)c->host.rank, "links between GPUs: %s: %s", whence, words);
-}
-
-static void say_built_in(const struct choir_comm *c, const char *why)
-{
-    char whence[512];
-    snprintf(whence, sizeof(whence), "built-in constants (%s)", why);
-    say(c, &plan_tuned_default, whence);
-}
-
 /* Processes take turns on a GPU, of milliseconds each. */
 static bool shared_by_processes(const struct choir_comm *c, const struct tuning_facts *f)
 {
@@ -86,62 +75,59 @@ static bool shared_by_processes(const struct choir_comm *c, const struct tuning_
     return false;
 }
 
-static bool kept(uint64_t key, struct tuning *t, char *whence, size_t bytes)
+static bool kept(struct comm_tune *t, struct tuning *found)
 {
     char path[4096];
     pthread_mutex_lock(&lock);
-    bool known = unwritten.key == key && unwritten.ranks;
+    bool known = unwritten.key == t->tuning.key && unwritten.ranks;
     if (known)
-        *t = unwritten;
+        *found = unwritten;
     pthread_mutex_unlock(&lock);
     if (known)
-        snprintf(whence, bytes, "measured before by this process");
-    else if (plan_tuning_find(key, t, path, sizeof(path)))
-        known = true, snprintf(whence, bytes, "read from %s", path);
+        snprintf(t->whence, sizeof(t->whence), "measured before by this process");
+    else if (plan_tuning_find(t->tuning.key, found, path, sizeof(path)))
+        known = true, snprintf(t->whence, sizeof(t->whence), "read from %s", path);
     return known;
 }
 
-static void decide(struct choir_comm *c, struct comm_tune *t, const struct tuning_facts *facts,
-                   struct device_met *met)
+static void decide(struct comm_tune *t, const struct tuning_facts *facts, struct device_met *met)
 {
-    char whence[4200];
     struct tuning found;
-    if (shared_by_processes(c, facts)) {
-        say_built_in(c, "processes share a GPU");
-        return;
-    }
     t->tuning.key = plan_tuning_key(facts);
     t->tuning.ranks = facts->ranks;
     t->tuning.cuda = facts->cuda;
     for (uint32_t r = 0; r < facts->ranks; r++)
         t->tuning.gpus += facts->place[r] == r;
     met->links = DEVICE_MEASURE;
-    if (strcmp(knob_text(KNOB_TUNE), "again") &&
-        kept(t->tuning.key, &found, whence, sizeof(whence))) {
+    if (strcmp(knob_text(KNOB_TUNE), "again") && kept(t, &found)) {
         met->links = DEVICE_KEPT;
         met->tuned = found.tuned;
-        say(c, &found.tuned, whence);
     }
+}
+
+static void built_in(struct comm_tune *t, const char *why)
+{
+    snprintf(t->whence, sizeof(t->whence), "built-in constants (%s)", why);
 }
 
 void tune_decide(struct choir_comm *c, const struct cuda_card *card, struct device_met *met)
 {
-    struct comm_device *d = c->device;
     struct tuning_facts facts;
     char name[96];
-    if (c->host.rank || c->host.size == 1)
+    struct comm_tune *t = c->host.rank || c->host.size == 1 ? NULL : calloc(1, sizeof(*t));
+    if (!t)
         return;
+    c->device->tune = t;
     if (!strcmp(knob_text(KNOB_TUNE), "off")) {
-        say_built_in(c, "CHOIR_TUNE is off");
-        return;
+        built_in(t, "CHOIR_TUNE is off");
+    } else if (cuda_comm_facts(c->device->gpu, card, &facts, name) != CHOIR_OK) {
+        built_in(t, base_error_thread()->text);
+    } else if (shared_by_processes(c, &facts)) {
+        built_in(t, "processes share a GPU");
+    } else {
+        plan_tuning_name(name, t->tuning.gpu);
+        decide(t, &facts, met);
     }
-    d->tune = calloc(1, sizeof(*d->tune));
-    if (!d->tune || cuda_comm_facts(d->gpu, card, &facts, name) != CHOIR_OK) {
-        say_built_in(c, d->tune ? base_error_thread()->text : "no memory");
-        return;
-    }
-    plan_tuning_name(name, d->tune->tuning.gpu);
-    decide(c, d->tune, &facts, met);
 }
 
 /* --- exchanges ---------------------------------------------------------------------------------------- */
@@ -188,8 +174,7 @@ static enum choir_status fly(struct choir_comm *c, struct comm_tune *t)
     t->began_ns = base_now_ns();
     t->flying = true; /* some may be, whatever happens */
     atomic_fetch_add(&flying, 1);
-    st = cuda_timing_start(c->device->gpu, repeat, t->exchanges, c->config.create_timeout_ns,
-                           &t->timing);
+    st = cuda_timing_start(c->device->gpu, repeat, t->exchanges, device_limit(c), &t->timing);
     return st == CHOIR_OK ? CHOIR_IN_PROGRESS : st;
 }
 
@@ -216,11 +201,12 @@ void tune_free(struct choir_comm *c)
 
 /* --- rank 0 settles ------------------------------------------------------------------------------------- */
 
-/* The slowest rank's time is the exchange's. */
-static uint64_t take_told(struct choir_comm *c, const struct tree_answers *x, struct tuning *t)
+/* The slowest rank's time is the exchange's. False: *why not. */
+static bool take_told(struct choir_comm *c, const struct tree_answers *x, struct tuning *t,
+                      uint64_t *all_ns, char *why, size_t bytes)
 {
-    uint64_t took_ns = 0;
-    t->timings = 0;
+    bool steady = true;
+    *all_ns = 0;
     for (size_t i = 0; i < EXCHANGES; i++)
         if (!exchange[i].all || c->host.size > 2)
             t->timing[t->timings++] = (struct tuning_timing){
@@ -228,48 +214,52 @@ static uint64_t take_told(struct choir_comm *c, const struct tree_answers *x, st
     for (uint32_t r = 0; r < c->host.size; r++) {
         struct told told;
         memcpy(&told, x->blob[r], sizeof(told));
-        took_ns = base_max(took_ns, told.took_ns);
-        for (uint32_t i = 0; i < t->timings; i++)
-            t->timing[i].ns = base_max(t->timing[i].ns, told.ns[i]);
+        *all_ns = base_max(*all_ns, told.all_ns);
+        for (uint32_t i = 0; i < t->timings; i++) {
+            t->timing[i].ns = base_max(t->timing[i].ns, told.took[i].median_ns);
+            steady &= told.took[i].median_ns <= STEADY * told.took[i].least_ns;
+        }
     }
-    return took_ns;
+    if (!steady)
+        snprintf(why, bytes, "timings vary: the GPUs are busy");
+    else
+        snprintf(why, bytes, "measuring took %.1f s: the GPUs are busy", (double)*all_ns / 1e9);
+    return steady && *all_ns <= TRUSTED_NS;
 }
 
-static void keep(struct choir_comm *c, const struct tuning *t, uint64_t took_ns)
+static void keep(struct comm_tune *t, const struct tuning *is, uint64_t all_ns)
 {
     struct choir_error saved = *base_error_thread(); /* that it is not kept is no error */
-    char path[4096], whence[4400];
-    if (plan_tuning_keep(t, path, sizeof(path)) == CHOIR_OK) {
-        snprintf(whence, sizeof(whence), "measured in %.1f ms, kept in %s", (double)took_ns / 1e6,
-                 path);
+    char path[4096];
+    if (plan_tuning_keep(is, path, sizeof(path)) == CHOIR_OK) {
+        snprintf(t->whence, sizeof(t->whence), "measured in %.1f ms, kept in %s",
+                 (double)all_ns / 1e6, path);
     } else {
-        snprintf(whence, sizeof(whence), "measured in %.1f ms, not kept (%s)",
-                 (double)took_ns / 1e6, base_error_thread()->text);
+        snprintf(t->whence, sizeof(t->whence), "measured in %.1f ms, not kept (%s)",
+                 (double)all_ns / 1e6, base_error_thread()->text);
         pthread_mutex_lock(&lock);
-        unwritten = *t;
+        unwritten = *is;
         pthread_mutex_unlock(&lock);
     }
     *base_error_thread() = saved;
-    say(c, &t->tuned, whence);
 }
 
 static struct settled settle(struct choir_comm *c, const struct tree_answers *x)
 {
-    struct tuning *t = &c->device->tune->tuning, again;
-    uint64_t took_ns = take_told(c, x, t);
-    char why[160], text[TUNING_TEXT];
-    if (took_ns > TRUSTED_NS) {
-        snprintf(why, sizeof(why), "measuring took %.1f s: the GPUs are busy",
-                 (double)took_ns / 1e9);
-    } else if (plan_tuned_fit(t->timing, t->timings, &t->tuned, why, sizeof(why))) {
-        plan_tuning_dump(t, text);
+    struct comm_tune *t = c->device->tune;
+    struct tuning *is = &t->tuning, again;
+    uint64_t all_ns;
+    char why[200], text[TUNING_TEXT];
+    if (take_told(c, x, is, &all_ns, why, sizeof(why)) &&
+        plan_tuned_fit(is->timing, is->timings, &is->tuned, why, sizeof(why))) {
+        plan_tuning_dump(is, text);
         if (plan_tuning_parse(text, &again) == CHOIR_OK) { /* as whoever reads it will have it */
-            keep(c, &again, took_ns);
+            keep(t, &again, all_ns);
             return (struct settled){DEVICE_KEPT, again.tuned};
         }
         snprintf(why, sizeof(why), "%.150s", base_error_thread()->text);
     }
-    say_built_in(c, why);
+    built_in(t, why);
     return (struct settled){.links = DEVICE_BUILT_IN};
 }
 
@@ -277,8 +267,13 @@ static struct settled settle(struct choir_comm *c, const struct tree_answers *x)
 
 static enum choir_status take(struct choir_comm *c, uint64_t links, const struct plan_tuned *tuned)
 {
+    const struct plan_tuned *is = links == DEVICE_KEPT ? tuned : &plan_tuned_default;
+    char words[200];
+    plan_tuned_words(is, words, sizeof(words));
+    if (c->device->tune && !c->host.rank)
+        base_log(BASE_INFO, 0, "links between GPUs: %s: %s", c->device->tune->whence, words);
     tune_free(c);
-    return device_table(c, links == DEVICE_KEPT ? tuned : &plan_tuned_default);
+    return device_table(c, is);
 }
 
 enum choir_status tune_start(struct choir_comm *c, const struct device_met *said)
@@ -300,8 +295,8 @@ static enum choir_status in_progress(enum choir_status st)
 
 static enum choir_status stage_flying(struct choir_comm *c, struct comm_tune *t)
 {
-    struct told told = {.took_ns = 0};
-    enum choir_status st = cuda_timing_test(t->timing, told.ns);
+    struct told told = {.all_ns = 0};
+    enum choir_status st = cuda_timing_test(t->timing, told.took);
     if (st != CHOIR_OK)
         return st;
     device_look(c); /* kernels that gave up have ended too */
@@ -310,7 +305,7 @@ static enum choir_status stage_flying(struct choir_comm *c, struct comm_tune *t)
         *base_error_thread() = c->host.error;
         return st;
     }
-    told.took_ns = base_now_ns() - t->began_ns;
+    told.all_ns = base_now_ns() - t->began_ns;
     land(t);
     t->stage = TUNE_TELLING;
     return in_progress(tree_start(c, &told, sizeof(told)));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * timing.c: how long operations take on the GPU. All of them go into the communicator's own stream at once, events between the batches, and
- * are looked at later: nothing waits here. What takes longest should come first, so that the host is ahead of the GPU when short ones
- * come: else the time to launch them would be measured.
+ * timing.c: how long operations take on the GPU. All of them go into the communicator's own stream at once, events between the
+ * batches, and are looked at later: nothing waits here. What takes longest should come first, so that the host is ahead of the GPU
+ * when short ones come: else the time to launch them would be measured.
  */
 #include "cuda/bound.h"
 #include <stdlib.h>
@@ -26,28 +26,36 @@ static enum choir_status enqueue(struct cuda_timing *t, const struct cuda_bound 
     return st;
 }
 
-static enum choir_status mark(struct cuda_timing *t, CUevent *event)
+static enum choir_status mark(struct cuda_timing *t, CUevent event)
 {
-    const struct cuda_driver *cu = cuda_driver();
-    CUresult r = cu->cuEventCreate(event, CU_EVENT_DEFAULT);
-    if (r == CUDA_SUCCESS)
-        r = cu->cuEventRecord(*event, t->comm->stream);
+    CUresult r = cuda_driver()->cuEventRecord(event, t->comm->stream);
     return r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "recording an event");
 }
 
-static enum choir_status put(struct cuda_timing *t, const struct cuda_repeat *r,
-                             struct timed *timed)
+/* What costs the host time once: events are made, and each kernel is looked up and run. */
+static enum choir_status prepare(struct cuda_timing *t, const struct cuda_repeat *r,
+                                 struct timed *timed)
 {
     choir_assert(r->batches && r->batches <= CUDA_BATCHES && r->each);
-    timed->batches = r->batches;
-    timed->each = r->each;
+    *timed = (struct timed){.batches = r->batches, .each = r->each};
+    for (uint32_t i = 0; i <= r->batches; i++) {
+        CUresult e = cuda_driver()->cuEventCreate(&timed->event[i], CU_EVENT_DEFAULT);
+        if (e != CUDA_SUCCESS)
+            return cuda_fail(e, "making an event");
+    }
+    return enqueue(t, r->bound, 1);
+}
+
+static enum choir_status put(struct cuda_timing *t, const struct cuda_repeat *r,
+                             const struct timed *timed)
+{
     enum choir_status st = enqueue(t, r->bound, r->warm);
     if (st == CHOIR_OK)
-        st = mark(t, &timed->event[0]);
+        st = mark(t, timed->event[0]);
     for (uint32_t i = 0; i < r->batches && st == CHOIR_OK; i++) {
         st = enqueue(t, r->bound, r->each);
         if (st == CHOIR_OK)
-            st = mark(t, &timed->event[i + 1]);
+            st = mark(t, timed->event[i + 1]);
     }
     return st;
 }
@@ -68,6 +76,8 @@ enum choir_status cuda_timing_start(struct cuda_comm *comm, const struct cuda_re
     }
     uint64_t usual_ns = comm->view.guard.limit_ns;
     comm->view.guard.limit_ns = limit_ns; /* kernels take it with them */
+    for (uint32_t i = repeats; i && st == CHOIR_OK; i--)
+        st = prepare(t, &repeat[i - 1], &t->timed[i - 1]);
     for (uint32_t i = 0; i < repeats && st == CHOIR_OK; i++)
         st = put(t, &repeat[i], &t->timed[i]);
     comm->view.guard.limit_ns = usual_ns;
@@ -85,34 +95,35 @@ static int by_value(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
-static CUresult median(const struct timed *t, double *ns)
+static CUresult read_timed(const struct timed *t, struct cuda_took *took)
 {
     float ms[CUDA_BATCHES] = {0};
     CUresult r = CUDA_SUCCESS;
     for (uint32_t i = 0; i < t->batches && r == CUDA_SUCCESS; i++)
         r = cuda_driver()->cuEventElapsedTime(&ms[i], t->event[i], t->event[i + 1]);
     qsort(ms, t->batches, sizeof(*ms), by_value);
-    *ns = 1e6 * (double)ms[t->batches / 2] / t->each;
+    took->least_ns = 1e6 * (double)ms[0] / t->each;
+    took->median_ns = 1e6 * (double)ms[t->batches / 2] / t->each;
     return r;
 }
 
 /* The device's context is current. */
-static CUresult look(const struct cuda_timing *t, double *ns)
+static CUresult look(const struct cuda_timing *t, struct cuda_took *took)
 {
     const struct timed *last = &t->timed[t->repeats - 1];
     CUresult r = cuda_driver()->cuEventQuery(last->event[last->batches]);
     for (uint32_t i = 0; i < t->repeats && r == CUDA_SUCCESS; i++)
-        r = median(&t->timed[i], &ns[i]);
+        r = read_timed(&t->timed[i], &took[i]);
     return r;
 }
 
-enum choir_status cuda_timing_test(struct cuda_timing *t, double *ns)
+enum choir_status cuda_timing_test(struct cuda_timing *t, struct cuda_took *took)
 {
     CUstreamCaptureMode mode;
     enum choir_status st = cuda_comm_begin(t->comm, &mode);
     if (st != CHOIR_OK)
         return st;
-    CUresult r = look(t, ns);
+    CUresult r = look(t, took);
     cuda_comm_end(t->comm, &mode);
     return r == CUDA_SUCCESS           ? CHOIR_OK
            : r == CUDA_ERROR_NOT_READY ? CHOIR_IN_PROGRESS

@@ -176,7 +176,7 @@ static bool fits(const struct tuning_timing *t, uint32_t timings, const struct p
         double off = t[i].ns / plan_tuned_predict(c, t[i].peers, t[i].bytes);
         if (off < MISFIT && off > 1 / MISFIT)
             continue;
-        snprintf(why, bytes, "no constants fit: %llu bytes to %u ranks took %.0f ns, not %.0f",
+        snprintf(why, bytes, "no constants fit: %llu bytes each way, %u peers: %.0f ns, not %.0f",
                  (unsigned long long)t[i].bytes, t[i].peers, t[i].ns,
                  plan_tuned_predict(c, t[i].peers, t[i].bytes));
         return false;

@@ -6,6 +6,7 @@
  * blocks would wait for each other.)
  */
 #include "tests/fake_cuda/fake.h"
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -247,11 +248,14 @@ FAKE_API unsigned fake_cuda_widest(void)
 }
 
 /* At the launch that FAKE_CUDA_LAUNCHES names. */
-static void die(void)
+static void die_or_stop(void)
 {
     static _Atomic int launches;
-    if (++launches == fake_number("FAKE_CUDA_LAUNCHES", 0))
+    int now = ++launches, at = fake_number("FAKE_CUDA_LAUNCHES", 0);
+    if (now == at)
         _exit(0);
+    if (now == -at)
+        raise(SIGSTOP);
 }
 
 static CUresult launch(CUfunction f, unsigned grid, unsigned block, unsigned shared,
@@ -275,7 +279,7 @@ static CUresult launch(CUfunction f, unsigned grid, unsigned block, unsigned sha
         return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
     if (extra || shared)
         return CUDA_ERROR_NOT_SUPPORTED;
-    die();
+    die_or_stop();
     for (unsigned i = 0; i < k->parameters; i++) {
         if (!parameters[i] || used + k->bytes[i] + 32u > sizeof(bytes))
             return CUDA_ERROR_INVALID_VALUE;

@@ -10,6 +10,7 @@
 #include "tests/lib/program.h"
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -78,7 +79,8 @@ static void body(int rank, int size, void *arg)
             test_sleep_ms(1);
         CHECK_OK(st);
         j->seen[i][rank] = look_at(c);
-        works(&g, c, size);
+        if (!i)
+            works(&g, c, size);
         CHECK_OK(choir_comm_destroy(c));
     }
     gpu_close(&g);
@@ -380,6 +382,59 @@ static void dying(void)
     CHECK_EQ(files(path, sizeof(path)), 0);
 }
 
+/* It stops there: the others' kernels name it, within half of what a creation may take. */
+static void late_body(int rank, int size, const struct choir_id *id)
+{
+    struct choir_config config = CHOIR_CONFIG_INIT;
+    struct choir_error e = {.bytes = sizeof(e)};
+    struct gpu g;
+    choir_comm *c = NULL;
+    config.create_timeout_ns = 2500000000u;
+    if (rank == size - 1)
+        setenv("FAKE_CUDA_LAUNCHES", "-20", 1);
+    gpu_open(&g, rank);
+    CHECK_EQ(choir_comm_create(id, rank, size, &config, &c), CHOIR_ERR_TIMEOUT);
+    CHECK_OK(choir_comm_last_error(NULL, &e));
+    CHECK_EQ(e.peer, size - 1);
+    CHECK(strstr(e.remedy, "CHOIR_CREATE_TIMEOUT"));
+    gpu_close(&g);
+}
+
+static void late(void)
+{
+    enum { RANKS = 2 };
+    struct choir_id id;
+    pid_t pid[RANKS];
+    const char *env[] = {"CHOIR_TUNE=again", folder_knob, NULL};
+    need(2);
+    if (!is_fake())
+        test_skip("a rank that stops at a launch: a GPU does not do that");
+    fresh("late");
+    test_id(&id);
+    for (int r = 0; r < RANKS; r++)
+        if (!(pid[r] = test_fork(env)))
+            late_body(r, RANKS, &id), _exit(0);
+    CHECK_EQ(test_reap(pid[0], 20000), 0);
+    kill(pid[1], SIGKILL);
+    CHECK_EQ(test_reap(pid[1], 20000), 128 + SIGKILL);
+}
+
+/* No link is like that: the built-in constants stay, and nothing is kept. */
+static void nonsense(void)
+{
+    char path[1024], clock[64];
+    need(1);
+    if (!is_fake())
+        test_skip("a GPU whose kernels take what a test wants");
+    fresh("nonsense");
+    snprintf(clock, sizeof(clock), "%s", getenv("FAKE_CUDA_CLOCK"));
+    setenv("FAKE_CUDA_CLOCK", "200000:0:0", 1);
+    struct plan_tuned c = run(2, 2, "CHOIR_TUNE=auto", &(struct job){.communicators = 1});
+    setenv("FAKE_CUDA_CLOCK", clock, 1);
+    CHECK(same(&c, &plan_tuned_default));
+    CHECK_EQ(files(path, sizeof(path)), 0);
+}
+
 TEST_MAIN(TEST(threads), TEST(threads_of_three), TEST(processes), TEST(off),
           TEST(one_without_folder), TEST(no_folder), TEST(damaged), TEST(nonblocking), TEST(tools),
-          TEST(group_of_one_thread), TEST(dying), TEST(shared_gpu))
+          TEST(group_of_one_thread), TEST(dying), TEST(late), TEST(nonsense), TEST(shared_gpu))
