@@ -75,7 +75,7 @@ static enum choir_status say(struct cuda_comm *comm, uint64_t word)
     return wait(comm, r, "writing into the memory of another GPU");
 }
 
-/* The first rank whose word is not in the own mailbox, or -1. */
+/* The first rank whose word is not in the own mailbox, or -1. Who has closed again has moved words here, too. */
 static int silent(struct cuda_comm *comm, uint64_t word)
 {
     struct cuda_view *v = &comm->view;
@@ -87,7 +87,8 @@ static int silent(struct cuda_comm *comm, uint64_t word)
     if (wait(comm, r, "reading the mailbox") != CHOIR_OK)
         return (int)v->rank;
     for (uint32_t p = 0; p < v->ranks; p++)
-        if (p != v->rank && heard[p] != hello(word, p, v->rank))
+        if (p != v->rank && heard[p] != hello(word, p, v->rank) &&
+            heard[p] != hello(HELLO_CLOSED, p, v->rank))
             return (int)p;
     return -1;
 }
