@@ -16,6 +16,9 @@
  *     transport, and the stream copies outputs back. Collectives go in slices of CHOIR_CUDA_SLICE (4 MiB), copies beside the
  *     network, through 12 MiB of pinned memory; v-forms and groups of messages go whole, through memory that grows to the
  *     longest. Long host calls on such a communicator go in the same slices.
+ * What algorithms cost on these GPUs is measured by the first mapped communicator of a kind of machine, some milliseconds of its
+ * creation, and kept in a file for the next (CHOIR_TUNE, CHOIR_TUNE_DIR; choir-info --gpus lists them). Rank 0's settings count. On
+ * GPUs that are busy with other work meanwhile nothing is kept.
  * On a rank that has no GPU device calls are refused (CHOIR_ERR_UNSUPPORTED). Children (split, shrink, grow) are judged anew.
  * choir_comm_memory tells what is held; CHOIR_CUDA_MEMORY bounds what all communicators of the process hold on a GPU.
  *

@@ -415,7 +415,8 @@ void device_here(struct choir_comm *c); /* which GPU is the calling thread's */
 void device_open(struct choir_comm *c, struct cuda_card *card);
 enum device_why device_apart(const struct choir_comm *c);
 struct device_met device_meet(struct choir_comm *c, const struct cuda_card *card);
-/* said: what rank 0 said when they met. CHOIR_IN_PROGRESS: it said to measure, so device_settle is to be called until it is done. */
+/* said: what rank 0 said when they met. CHOIR_IN_PROGRESS: it said to measure, so device_settle is to be called until it is
+ * done. */
 enum choir_status device_prove(struct choir_comm *c, const struct device_met *said);
 enum choir_status device_settle(struct choir_comm *c);
 /* Links of another communicator are being measured: memory is better not allocated or freed, for that may wait for kernels. */

@@ -26,7 +26,8 @@ struct comm_device {
 /* The decision table, from these constants. */
 enum choir_status device_table(struct choir_comm *c, const struct plan_tuned *tuned);
 
-/* How long a kernel waits for a rank. While links are measured the creation's limit counts, and the kernel names who is late, first. */
+/* How long a kernel waits for a rank. While links are measured the creation's limit counts, and the kernel names who is late,
+ * first. */
 uint64_t device_limit(const struct choir_comm *c);
 
 /* tune.c */

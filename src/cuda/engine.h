@@ -115,8 +115,8 @@ struct cuda_repeat {
     const struct cuda_bound *bound;
     uint32_t warm, batches, each;
 };
-/* Puts all of them into the communicator's own stream, one repetition after the other, and returns. limit_ns: how long their kernels
- * wait for peers. Not more than some hundred launches. After an error kernels may be under way: abort. */
+/* Puts all of them into the communicator's own stream, one repetition after the other, and returns. limit_ns: how long their
+ * kernels wait for peers. Not more than some hundred launches. After an error kernels may be under way: abort. */
 enum choir_status cuda_timing_start(struct cuda_comm *comm, const struct cuda_repeat *repeat,
                                     uint32_t repeats, uint64_t limit_ns,
                                     struct cuda_timing **timing);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * facts.c: what decides how fast the GPUs of a communicator reach each other, as far as the driver tells: what they are, which are one,
- * and of each two what it says of their link. The driver knows no count of NVLinks; its rank of performance and whether atomics work
- * over the link tell NVLink from PCIe. Where this process does not see both GPUs (CUDA_VISIBLE_DEVICES), where they are in the machine
- * stands for their link.
+ * facts.c: what decides how fast the GPUs of a communicator reach each other, as far as the driver tells: what they are,
+ * which are one, and of each two what it says of their link. The driver knows no count of NVLinks; its rank of performance
+ * and whether atomics work over the link tell NVLink from PCIe. Where this process does not see both GPUs
+ * (CUDA_VISIBLE_DEVICES), where they are in the machine stands for their link.
  */
 #include "cuda/mailbox.h"
 #include "plan/tuning.h"

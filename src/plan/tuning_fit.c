@@ -4,8 +4,8 @@
  * nearest. Kernels send words, lines or fragments by a message's length, each at a rate of its own; the simulator knows one,
  * so there is no exact answer: errors count as ratios, and no size more than another.
  *
- * What timings with one peer do not tell stays as it is built in: the ratio of alpha and steps, and that of what bytes cost on the link and
- * through a rank.
+ * What timings with one peer do not tell stays as it is built in: the ratio of alpha and steps, and that of what bytes cost
+ * on the link and through a rank.
  */
 #include "plan/tuning.h"
 #include <math.h>
@@ -19,8 +19,8 @@
 #define STEPS 400u   /* or here */
 #define TOO_LONG_NS 1e9
 
-/* So many times less or more than built in may a constant be. A message of many fragments may cost next to nothing for each, up to 128
- * blocks take them at the same time; and where the built-in ones are of NVLink, PCIe 3.0 moves 12 GB/s. */
+/* So many times less or more than built in may a constant be. A message of many fragments may cost next to nothing for each,
+ * up to 128 blocks take them at the same time; and where the built-in ones are of NVLink, PCIe 3.0 moves 12 GB/s. */
 static const struct {
     const char *name;
     size_t offset;
@@ -66,9 +66,9 @@ bool plan_tuned_sane(const struct plan_tuned *c, char *why, size_t bytes)
 }
 
 /*
- * Every rank posts a message to each peer, a step each, and takes one of each in one more: for each fragment the overhead and the bytes
- * through the rank at either end. Either that is what takes long, and the last fragment's way over the link comes after it, or the link
- * is, and the rank's work for the first and the last fragment comes before and after.
+ * Every rank posts a message to each peer, a step each, and takes one of each in one more: for each fragment the overhead and
+ * the bytes through the rank at either end. Either that is what takes long, and the last fragment's way over the link comes
+ * after it, or the link is, and the rank's work for the first and the last fragment comes before and after.
  */
 double plan_tuned_predict(const struct plan_tuned *c, uint32_t peers, uint64_t bytes)
 {

@@ -10,9 +10,9 @@
  *   kernels.cc the kernels                absent.c   what is not there                  error.c   names of errors
  *
  * Environment: FAKE_CUDA_GPUS (2), FAKE_CUDA_BLOCKS and FAKE_CUDA_THREADS (2, 2: of a kernel, at most; how many is drawn),
- * FAKE_CUDA_FREE_WAITS (1: to free memory waits for all that runs on the GPU, as the driver's may), FAKE_CUDA_LINK (0: the rank of
- * performance of all links), FAKE_CUDA_CLOCK ("A:B:C": to events a kernel has taken A ns, B for each message that it sends, C ns for each
- * MiB), FAKE_CUDA_LAUNCHES (the process ends, without a goodbye, at so many launches; -N: it stops at N,
+ * FAKE_CUDA_FREE_WAITS (1: to free memory waits for all that runs on the GPU, as the driver's may), FAKE_CUDA_LINK (0: the
+ * rank of performance of all links), FAKE_CUDA_CLOCK ("A:B:C": to events a kernel has taken A ns, B for each message that it
+ * sends, C ns for each MiB), FAKE_CUDA_LAUNCHES (the process ends, without a goodbye, at so many launches; -N: it stops at N,
  * by SIGSTOP).
  *
  * One lock guards all of it but for what streams' threads do meanwhile. Streams, events, graphs and contexts are never freed,

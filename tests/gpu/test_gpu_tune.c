@@ -281,6 +281,24 @@ static void shared_gpu(void)
     setenv("FAKE_CUDA_GPUS", "4", 1);
 }
 
+/* Other links, another driver's word for them: another kind of machine. */
+static void other_machine(void)
+{
+    char path[1024];
+    need(1);
+    if (!is_fake())
+        test_skip("a machine of two kinds");
+    fresh("other");
+    run(2, 2, "CHOIR_TUNE=auto", &(struct job){.communicators = 1});
+    CHECK_EQ(files(path, sizeof(path)), 1);
+    setenv("FAKE_CUDA_LINK", "1", 1);
+    run(2, 2, "CHOIR_TUNE=auto", &(struct job){.communicators = 1});
+    unsetenv("FAKE_CUDA_LINK");
+    CHECK_EQ(files(path, sizeof(path)), 2);
+    run(3, 3, "CHOIR_TUNE=auto", &(struct job){.communicators = 1});
+    CHECK_EQ(files(path, sizeof(path)), 3);
+}
+
 /* choir-info names the entry, choir-plan prices with it. */
 static void tools(void)
 {
@@ -436,5 +454,6 @@ static void nonsense(void)
 }
 
 TEST_MAIN(TEST(threads), TEST(threads_of_three), TEST(processes), TEST(off),
-          TEST(one_without_folder), TEST(no_folder), TEST(damaged), TEST(nonblocking), TEST(tools),
-          TEST(group_of_one_thread), TEST(dying), TEST(late), TEST(nonsense), TEST(shared_gpu))
+          TEST(one_without_folder), TEST(no_folder), TEST(damaged), TEST(nonblocking),
+          TEST(other_machine), TEST(tools), TEST(group_of_one_thread), TEST(dying), TEST(late),
+          TEST(nonsense), TEST(shared_gpu))

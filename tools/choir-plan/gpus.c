@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gpus.c: --gpus and --tuning of choir-plan: GPUs of one host that map each other's memory, priced as a communicator of them is, with the
- * built-in constants of their links or measured ones. And where constants come from, in words.
+ * gpus.c: --gpus and --tuning of choir-plan: GPUs of one host that map each other's memory, priced as a communicator of them
+ * is, with the built-in constants of their links or measured ones. And where constants come from, in words.
  */
 #include "cuda/abi.h"
 #include "plan/tuning.h"
