@@ -7,6 +7,10 @@ static void keep(const struct choir_profile_event *event, void *context)
 {
     struct events *x = context;
     pthread_mutex_lock(&x->lock);
+    if (x->most && x->count == x->most) {
+        pthread_mutex_unlock(&x->lock);
+        return;
+    }
     if (x->count == x->room) {
         x->room = x->room ? 2 * x->room : 256;
         x->event = realloc(x->event, x->room * sizeof(*x->event));
@@ -22,7 +26,12 @@ static void keep(const struct choir_profile_event *event, void *context)
 
 void events_start(struct events *x, uint32_t kinds)
 {
-    *x = (struct events){.lock = PTHREAD_MUTEX_INITIALIZER};
+    events_start_some(x, kinds, 0);
+}
+
+void events_start_some(struct events *x, uint32_t kinds, uint32_t most)
+{
+    *x = (struct events){.lock = PTHREAD_MUTEX_INITIALIZER, .most = most};
     CHECK_OK(choir_profile_add(keep, x, kinds, &x->observer));
     CHECK(x->observer != 0);
 }

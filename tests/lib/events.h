@@ -8,10 +8,12 @@
 
 struct events {
     pthread_mutex_t lock;
-    uint32_t observer, count, room;
-    struct choir_profile_event *event; /* with copies of their strings */
+    uint32_t observer, count, room, most; /* most 0: all are kept */
+    struct choir_profile_event *event;    /* with copies of their strings */
 };
 void events_start(struct events *x, uint32_t kinds);
+/* No more than so many are kept, the first ones. */
+void events_start_some(struct events *x, uint32_t kinds, uint32_t most);
 void events_stop(struct events *x); /* nothing comes any more */
 void events_free(struct events *x);
 /* Every end has its begin before it and the same members, every begin its end, unless `open` of them; a parent, if it is of an
