@@ -70,4 +70,31 @@ static void tcp(void)
     test_processes(3, body, &id);
 }
 
-TEST_MAIN(TEST(tcp), TEST(all))
+/* A collective called before the messages of its group runs after them, on a stream too. */
+static void stream_rank(int rank, int size, void *arg)
+{
+    (void)arg;
+    choir_comm *c;
+    choir_stream *s;
+    int32_t sum = 0, got = -1;
+    CHECK_OK(choir_comm_create(&id, rank, size, NULL, &c));
+    CHECK_OK(choir_stream_create(&s));
+    CHECK_OK(choir_group_start());
+    CHECK_OK(choir_all_reduce(c, &rank, &sum, 1, CHOIR_INT32, CHOIR_SUM, s));
+    CHECK_OK(choir_send(c, &rank, 1, CHOIR_INT32, (rank + 1) % size, s));
+    CHECK_OK(choir_recv(c, &got, 1, CHOIR_INT32, (rank + size - 1) % size, s));
+    CHECK_OK(choir_group_end());
+    CHECK_OK(choir_stream_wait(s));
+    CHECK_EQ(got, (rank + size - 1) % size);
+    CHECK_EQ(sum, size * (size - 1) / 2);
+    CHECK_OK(choir_stream_destroy(s));
+    CHECK_OK(choir_comm_destroy(c));
+}
+
+static void stream(void)
+{
+    CHECK_OK(choir_id_create(&id));
+    test_threads(3, stream_rank, NULL);
+}
+
+TEST_MAIN(TEST(tcp), TEST(stream), TEST(all))

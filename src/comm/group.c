@@ -201,6 +201,13 @@ static bool turn(struct entry *e, enum choir_status *st)
     return true;
 }
 
+/* In which pass of the end an entry begins. */
+#define PASSES 2
+static int pass_of(const struct entry *e)
+{
+    return e->messages ? 0 : 1;
+}
+
 static enum choir_status enqueue(struct entry *e)
 {
     return e->messages
@@ -212,14 +219,30 @@ static enum choir_status enqueue(struct entry *e)
 static enum choir_status enqueue_all(void)
 {
     enum choir_status first = CHOIR_OK;
-    for (int pass = 0; pass < 2; pass++)
+    for (int pass = 0; pass < PASSES; pass++)
         for (uint32_t i = 0; i < g.count; i++) {
             struct entry *e = &g.entry[i];
-            if (!stream_is_cuda(e->stream) || comm_staged(e->comm) ||
-                (e->messages != NULL) != !pass)
+            if (!stream_is_cuda(e->stream) || comm_staged(e->comm) || pass_of(e) != pass)
                 continue;
             enum choir_status st = enqueue(e);
             first = first == CHOIR_OK ? st : first;
+        }
+    return first;
+}
+
+/* To host streams, in the order of their tickets: the head of a stream waits for its turn. */
+static enum choir_status submit_all(void)
+{
+    enum choir_status first = CHOIR_OK;
+    for (int pass = 0; pass < PASSES; pass++)
+        for (uint32_t i = 0; i < g.count; i++) {
+            struct entry *e = &g.entry[i];
+            if (!e->stream || stream_is_cuda(e->stream) || !e->task || pass_of(e) != pass)
+                continue;
+            enum choir_status st = stream_submit(e->stream, e->task, &e->call);
+            first = first == CHOIR_OK ? st : first;
+            e->task = NULL; /* the stream's now, its call too */
+            e->call = (struct comm_call){0};
         }
     return first;
 }
@@ -292,14 +315,14 @@ static enum choir_status prepare_or_enqueue(struct entry *e)
     return comm_staged(e->comm) ? enqueue(e) : CHOIR_OK;
 }
 
-/* Exchanges before collectives, each in call order: the same on both ends of every pair. GPU memory that goes through the host
+/* Exchanges before collectives, each in call order: the same on both ends of every pair (pass_of). GPU memory that goes through the host
  * takes its turns among the others; the rest of device calls has an order of its own. */
 static enum choir_status prepare_all(void)
 {
-    for (int pass = 0; pass < 2; pass++)
+    for (int pass = 0; pass < PASSES; pass++)
         for (uint32_t i = 0; i < g.count; i++) {
             enum choir_status st =
-                (g.entry[i].messages != NULL) == !pass ? prepare_or_enqueue(&g.entry[i]) : CHOIR_OK;
+                pass_of(&g.entry[i]) == pass ? prepare_or_enqueue(&g.entry[i]) : CHOIR_OK;
             if (st == CHOIR_OK)
                 continue;
             for (uint32_t k = 0; k < g.count;
@@ -330,15 +353,8 @@ enum choir_status choir_group_end(void)
         st = prepare_all();
     if (st == CHOIR_OK) {
         st = enqueue_all();
-        for (uint32_t i = 0; i < g.count; i++)
-            if (g.entry[i].stream && !stream_is_cuda(g.entry[i].stream)) {
-                enum choir_status sent =
-                    stream_submit(g.entry[i].stream, g.entry[i].task, &g.entry[i].call);
-                st = st == CHOIR_OK ? sent : st;
-                g.entry[i].task = NULL; /* the stream's now, its call too */
-                g.entry[i].call = (struct comm_call){0};
-            }
-        enum choir_status ran = run_all();
+        enum choir_status sent = submit_all(), ran = run_all();
+        st = st == CHOIR_OK ? sent : st;
         st = st == CHOIR_OK ? ran : st;
     }
     clear();
