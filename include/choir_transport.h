@@ -165,10 +165,13 @@ struct choir_transport_ops {
     void (*arm)(struct choir_transport *t, int on);
     /* CHOIR_CAP_* that other processes of this host are likely to have. Needs no open. */
     uint32_t (*expects)(void);
+    /* Copies into the peer's private memory, where read() is allowed. Blocks for the copy only. */
+    enum choir_status (*write)(struct choir_endpoint *endpoint, uint64_t to, const void *from,
+                               uint64_t bytes);
 };
 
 #define CHOIR_CAP_MAP 1u  /* alloc, map, unmap */
-#define CHOIR_CAP_READ 2u /* read */
+#define CHOIR_CAP_READ 2u /* read, write */
 #define CHOIR_CAP_READ_FAST                                                                        \
     4u /* read beats two copies through mapped memory for more than some 16 KiB */
 

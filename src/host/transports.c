@@ -44,6 +44,12 @@ static enum choir_status no_read(struct choir_endpoint *e, void *to, uint64_t fr
     (void)e, (void)to, (void)from, (void)bytes;
     return CHOIR_ERR_UNSUPPORTED;
 }
+static enum choir_status no_write(struct choir_endpoint *e, uint64_t to, const void *from,
+                                  uint64_t bytes)
+{
+    (void)e, (void)to, (void)from, (void)bytes;
+    return CHOIR_ERR_UNSUPPORTED;
+}
 static uint32_t no_caps(struct choir_endpoint *e)
 {
     (void)e;
@@ -88,7 +94,8 @@ bool transports_complete(const struct choir_transport_ops *from, struct choir_tr
                                        .flush = no_flush,
                                        .progress = no_progress,
                                        .arm = no_arm,
-                                       .expects = no_expects};
+                                       .expects = no_expects,
+                                       .write = no_write};
     /* Entries are pointers from `name` on; a table of an older, shorter version leaves the rest as it is. */
     size_t first = offsetof(struct choir_transport_ops, name),
            bytes = base_min(from->size, sizeof(*to));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * memory.c: memory that peers can map, their memory mapped here, and reading a peer's private memory. A
+ * memory.c: memory that peers can map, their memory mapped here, and a peer's private memory read and written. A
  * segment is a sealed memfd: it has no name, so a crash leaves nothing, and nobody can shrink it under us.
  */
 #include "shm.h"
@@ -366,29 +366,45 @@ bool shm_can_read(struct choir_endpoint *ep, const struct shm_intro *intro)
     return false;
 }
 
-enum choir_status shm_read(struct choir_endpoint *ep, void *to, uint64_t from, uint64_t bytes)
+/* Between memory here and the peer's own, one way or the other. */
+static enum choir_status copy_peer(struct choir_endpoint *ep, unsigned char *here, uint64_t there,
+                                   uint64_t bytes, bool write)
 {
+    const char *what = write ? "write" : "read";
     if (atomic_load(&ep->state) == SHM_DEAD)
         return shm_error(CHOIR_ERR_PEER_DEAD, 0, "look at the peer's log",
-                         "cannot read the peer's memory: it is gone");
+                         "cannot %s the peer's memory: it is gone", what);
     if (!(atomic_load_explicit(&ep->caps, memory_order_relaxed) & CHOIR_CAP_READ))
-        return shm_error(CHOIR_ERR_UNSUPPORTED, 0, "", "this peer's memory cannot be read");
-    unsigned char *p = to;
+        return shm_error(CHOIR_ERR_UNSUPPORTED, 0, "", "cannot %s this peer's memory", what);
     while (bytes) {
-        struct iovec mine = {p, bytes}, theirs = {(void *)(uintptr_t)from, bytes};
-        ssize_t n = process_vm_readv(ep->pid, &mine, 1, &theirs, 1, 0);
+        struct iovec mine = {here, bytes}, theirs = {(void *)(uintptr_t)there, bytes};
+        ssize_t n = write ? process_vm_writev(ep->pid, &mine, 1, &theirs, 1, 0)
+                          : process_vm_readv(ep->pid, &mine, 1, &theirs, 1, 0);
         if (n <= 0) {
             int e = n ? errno : EFAULT;
+            if (write && (e == EPERM || e == ENOSYS)) /* a filter of system calls */
+                return CHOIR_ERR_UNSUPPORTED;
             if (e == ESRCH)
                 return shm_error(CHOIR_ERR_PEER_DEAD, e, "look at the peer's log",
-                                 "cannot read the memory of pid %ld: it ended", (long)ep->pid);
+                                 "cannot %s the memory of pid %ld: it ended", what, (long)ep->pid);
             return shm_error(CHOIR_ERR_SYSTEM, e, "set CHOIR_SINGLE_COPY=0 if this was forbidden",
-                             "cannot read %llu bytes at 0x%llx of pid %ld",
-                             (unsigned long long)bytes, (unsigned long long)from, (long)ep->pid);
+                             "cannot %s %llu bytes at 0x%llx of pid %ld", what,
+                             (unsigned long long)bytes, (unsigned long long)there, (long)ep->pid);
         }
-        p += n;
-        from += (uint64_t)n;
+        here += n;
+        there += (uint64_t)n;
         bytes -= (uint64_t)n;
     }
     return CHOIR_OK;
+}
+
+enum choir_status shm_read(struct choir_endpoint *ep, void *to, uint64_t from, uint64_t bytes)
+{
+    return copy_peer(ep, to, from, bytes, false);
+}
+
+enum choir_status shm_write(struct choir_endpoint *ep, uint64_t to, const void *from,
+                            uint64_t bytes)
+{
+    return copy_peer(ep, (unsigned char *)(uintptr_t)from, to, bytes, true);
 }

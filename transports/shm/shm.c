@@ -315,6 +315,7 @@ const struct choir_transport_ops choir_transport_shm = {
     .map = shm_map,
     .unmap = shm_unmap,
     .read = shm_read,
+    .write = shm_write,
     .send = shm_send,
     .wake = shm_wake,
     .flush = shm_flushed,

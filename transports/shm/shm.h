@@ -256,6 +256,8 @@ enum choir_status shm_release(struct choir_transport *t, struct choir_shared *sh
 enum choir_status shm_map(struct choir_endpoint *ep, uint64_t key, uint64_t bytes, void **memory);
 enum choir_status shm_unmap(struct choir_endpoint *ep, void *memory, uint64_t bytes);
 enum choir_status shm_read(struct choir_endpoint *ep, void *to, uint64_t from, uint64_t bytes);
+enum choir_status shm_write(struct choir_endpoint *ep, uint64_t to, const void *from,
+                            uint64_t bytes);
 void shm_wanted(struct choir_endpoint *ep, const struct shm_want *want);
 void shm_gone(struct choir_endpoint *ep, const struct shm_want *gone);
 void shm_forget_given(struct choir_endpoint *ep); /* t->lock held */
