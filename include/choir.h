@@ -44,10 +44,10 @@
  * them. Counts must agree wherever two ranks state the same one, else CHOIR_ERR_MISMATCH on both (see 9).
  *
  * 6. Groups, with NCCL's meaning. Between choir_group_start and the matching choir_group_end calls are
- * only collected; at the end they run together: per communicator first all its sends and receives as one
- * exchange, which cannot deadlock in any order or mix, then its collectives in call order; communicators
- * side by side. Bad arguments are reported by the call and again by choir_group_end, which then runs
- * nothing. Creations may be grouped too.
+ * only collected; at the end they run together: per communicator first its puts and signals in call order,
+ * then all its sends and receives as one exchange, which cannot deadlock in any order or mix, then its
+ * collectives in call order, then its waits for signals; communicators side by side. Bad arguments are
+ * reported by the call and again by choir_group_end, which then runs nothing. Creations may be grouped too.
  *
  * 7. Numbers. Reductions combine with one rounding per step of the plan; 8- and 16-bit floats accumulate
  * in float32. Integer sum and product wrap. min and max propagate NaN and order -0 below +0. A NaN result
@@ -1008,12 +1008,12 @@ CHOIR_API enum choir_status choir_register(choir_comm *comm, void *memory, size_
 CHOIR_API enum choir_status choir_deregister(choir_comm *comm, choir_region *region);
 
 /*
- * Makes a part of every rank's memory known to all ranks.
- * Windows are for loads and stores on one host: there is no put, signal or wait, and none to other hosts.
+ * Makes a part of every rank's memory known to all ranks, for choir_put from any of them, and for loads and
+ * stores by those that can map it.
  * comm: a ready communicator. memory, bytes: this rank's part, any size, NULL with 0 bytes; mapped by
  *   ranks of other processes if it is memory of choir_mem_alloc. It stays allocated until the window is
  *   destroyed on all ranks. window: receives the handle.
- * Ordering: collective. Threads: one.
+ * Ordering: collective, in a group too at once. Threads: one.
  * Errors: of an operation; CHOIR_ERR_POINTER memory is NULL but bytes is not 0.
  * Cost: O(log N) steps, O(N) bytes. Source: ncclCommWindowRegister; MPI-4.1 section 12.2.3. Since: 0.1.
  */
@@ -1023,7 +1023,7 @@ CHOIR_API enum choir_status choir_window_create(choir_comm *comm, void *memory, 
 /*
  * Frees this rank's view of a window and unmaps the others' parts.
  * window: not used again, nor addresses got from it, before choir_comm_destroy of its communicator; NULL:
- *   nothing happens.
+ *   nothing happens. No rank puts into this one's part any more, and its own puts have ended.
  * Ordering: local. Threads: one.
  * Errors: none.
  * Cost: none. Source: MPI-4.1 section 12.2.5. Since: 0.1.
@@ -1043,6 +1043,76 @@ CHOIR_API enum choir_status choir_window_destroy(choir_window *window);
  */
 CHOIR_API enum choir_status choir_window_pointer(choir_window *window, int peer, void **memory,
                                                  size_t *bytes);
+
+/* ------------------------------------------------------------------------------------------------
+ * One-sided operations
+ * ---------------------------------------------------------------------------------------------- */
+
+/* Signals that a rank counts of each rank, numbered from 0. */
+#define CHOIR_SIGNALS 16
+
+/* What choir_wait_signal waits for. */
+struct choir_signal_wait {
+    int peer;        /* who raises it; this rank too */
+    uint32_t signal; /* which, below CHOIR_SIGNALS */
+    uint64_t count;  /* how many of them beyond those waited for before; 0: none */
+};
+
+/*
+ * Copies memory of this rank into a rank's part of a window, without a call of that rank.
+ * comm: the window's. send, bytes: what is put, NULL with 0 bytes. peer: whose part; this rank too. window:
+ *   of comm. offset: in bytes from the start of the peer's part; offset + bytes is within it. What lies there
+ *   is undefined until a signal that was raised later has been waited for. stream: NULL, or as of other
+ *   operations.
+ * Ordering: local. It takes its turn among the operations of comm (see 2), in a group before all others.
+ *   Puts to one place are ordered by signals only. Threads: one.
+ * Errors: of an operation; CHOIR_ERR_RANK peer; CHOIR_ERR_COUNT it is not within the peer's part;
+ *   CHOIR_ERR_POINTER send, or window is not of comm.
+ * Cost: one message of b bytes; where the peer maps or writes the other's memory, one copy. Source:
+ *   ncclPut; MPI-4.1 section 12.3.1. Since: 0.1.
+ */
+CHOIR_API enum choir_status choir_put(choir_comm *comm, const void *send, uint64_t bytes, int peer,
+                                      choir_window *window, uint64_t offset, choir_stream *stream);
+
+/*
+ * As choir_put, and then as choir_signal to the same rank.
+ * comm, send, bytes, peer, window, offset: as of choir_put. signal: as of choir_signal. stream: of both.
+ * Ordering: as choir_put. Threads: one.
+ * Errors: as choir_put and choir_signal.
+ * Cost: as both. Source: ncclPutSignal. Since: 0.1.
+ */
+CHOIR_API enum choir_status choir_put_signal(choir_comm *comm, const void *send, uint64_t bytes,
+                                             int peer, choir_window *window, uint64_t offset,
+                                             uint32_t signal, choir_stream *stream);
+
+/*
+ * Raises a signal at a rank by one. Who has waited for it sees all that this rank has put there before, into
+ * any window of comm, on the same stream or on one ordered before this call.
+ * comm: a ready communicator. peer: where; this rank too. signal: below CHOIR_SIGNALS; each rank counts
+ *   those of each rank apart. stream: NULL, or as of other operations.
+ * Ordering: as choir_put; needs no window. Threads: one.
+ * Errors: of an operation; CHOIR_ERR_RANK peer; CHOIR_ERR_ARGUMENT signal.
+ * Cost: one message, or one store where a window has been made and the peer's memory is mapped. Source:
+ *   ncclSignal. Since: 0.1.
+ */
+CHOIR_API enum choir_status choir_signal(choir_comm *comm, int peer, uint32_t signal,
+                                         choir_stream *stream);
+
+/*
+ * Waits for signals: for each entry, until that many have come beyond those waited for before. They then
+ * count as waited for.
+ * comm: a ready communicator. waits: count entries, copied; several may name the same signal. count: may be
+ *   0 (waits may then be NULL). stream: NULL, or as of other operations.
+ * Ordering: local. It takes its turn among the operations of comm (see 2): those called later, also on
+ *   other host streams, come after it; in a group after all others. Threads: one.
+ * Errors: of an operation; CHOIR_ERR_RANK a peer; CHOIR_ERR_ARGUMENT a signal; CHOIR_ERR_POINTER waits is
+ *   NULL; CHOIR_ERR_PEER_DEAD one of the peers ended or has left without them; CHOIR_ERR_TIMEOUT names the
+ *   first peer whose signals are missing.
+ * Cost: no communication. Source: ncclWaitSignal. Since: 0.1.
+ */
+CHOIR_API enum choir_status choir_wait_signal(choir_comm *comm,
+                                              const struct choir_signal_wait *waits, uint32_t count,
+                                              choir_stream *stream);
 
 #ifdef __cplusplus
 }

@@ -74,7 +74,7 @@ static enum choir_status check_op(struct choir_comm *c, const struct comm_call *
     return plan_kind_reduces(a->kind) ? call_combine(c, a, &combine) : CHOIR_OK;
 }
 
-static enum choir_status check(struct choir_comm *c, const struct comm_call *a)
+enum choir_status comm_ready(struct choir_comm *c)
 {
     enum choir_status st = profile_on() ? profile_refuse() : CHOIR_OK;
     if (st != CHOIR_OK)
@@ -91,6 +91,14 @@ static enum choir_status check(struct choir_comm *c, const struct comm_call *a)
             c, CHOIR_ERR_STATE,
             "wait until choir_comm_status is CHOIR_OK; no calls after choir_comm_finalize",
             "comm is %s", atomic_load(&c->state) == COMM_CREATING ? "being created" : "finalized");
+    return CHOIR_OK;
+}
+
+static enum choir_status check(struct choir_comm *c, const struct comm_call *a)
+{
+    enum choir_status st = comm_ready(c);
+    if (st != CHOIR_OK)
+        return st;
     if (a->root < 0 || (uint32_t)a->root >= c->host.size)
         return comm_fail(c, CHOIR_ERR_RANK, "ranks run from 0 to size - 1",
                          "root %d is not in 0..%u", a->root, c->host.size - 1);

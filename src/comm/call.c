@@ -204,15 +204,17 @@ enum choir_status call_copy(struct choir_comm *c, const struct comm_call *call,
     *copy = *call;
     const uint64_t **lists[] = {&copy->in_count, &copy->in_offset, &copy->out_count,
                                 &copy->out_offset};
+    if (call->side)
+        return side_copy(c, call->side, copy);
     if (!is_v(call->kind))
         return CHOIR_OK;
-    copy->owned = malloc(base_count(lists) * c->host.size * sizeof(uint64_t));
+    uint64_t *owned = copy->owned = malloc(base_count(lists) * c->host.size * sizeof(uint64_t));
     if (!copy->owned)
         return comm_fail(c, CHOIR_ERR_NO_MEMORY, "free memory",
                          "no memory for the counts of a call");
     for (unsigned i = 0; i < base_count(lists); i++)
         if (*lists[i]) {
-            uint64_t *to = copy->owned + i * c->host.size;
+            uint64_t *to = owned + i * c->host.size;
             memcpy(to, *lists[i], call_list_length(c, call, i) * sizeof(*to));
             *lists[i] = to;
         }

@@ -8,7 +8,8 @@
  *   api.c       entry points, argument checks        call.c      from a call to a bound plan
  *   run.c       running it, scaling                  group.c     groups
  *   stream.c    host streams and events              watch.c     lateness, death, verdicts
- *   memory.c    shared memory, registration, windows op.c        made operations
+ *   memory.c    shared memory, registration          op.c        made operations
+ *   window.c    windows                              put.c       puts, signals, waits
  *   counts.c    v-forms that exchange counts first    slice.c     long operations in slices
  *   device.c    operations on GPU memory              staged.c    the same through the host: their turn
  *   staged_call.c  and what a stream does for them    bounce.c    plain host memory for kernels
@@ -19,7 +20,7 @@
 
 #include "boot/boot.h"
 #include "cuda/stream.h"
-#include "host/host.h"
+#include "host/put.h"
 
 #define COMM_OPS 64u /* made operations alive at a time */
 #define COMM_RECORDS 64u
@@ -54,10 +55,27 @@ struct comm_call {
     void *out;
     const uint64_t *in_count, *in_offset, *out_count, *out_offset; /* v-forms */
     const uint64_t *all_counts;                                    /* as in struct choir_shape */
-    const void *scale;    /* of a scaled sum, if not where it was made with; host memory */
-    uint64_t deadline_ns; /* relative; 0: the communicator's */
-    uint32_t max_blocks;  /* of GPU kernels; 0: the communicator's */
-    uint64_t *owned;      /* of a copy: all its lists */
+    const void *scale;            /* of a scaled sum, if not where it was made with; host memory */
+    uint64_t deadline_ns;         /* relative; 0: the communicator's */
+    uint32_t max_blocks;          /* of GPU kernels; 0: the communicator's */
+    const struct comm_side *side; /* no collective, but this (kind CHOIR_EXCHANGE); or NULL */
+    void *owned;                  /* of a copy: all its lists */
+};
+
+struct comm_side { /* a put, a signal or a wait, as called */
+    enum side_kind { SIDE_PUT, SIDE_PUT_SIGNAL, SIDE_SIGNAL, SIDE_WAIT } kind;
+    int peer;
+    struct choir_window *window;
+    const void *send;
+    uint64_t bytes, offset;
+    uint32_t signal, count; /* count: of waits */
+    const struct choir_signal_wait *wait;
+};
+struct side_run { /* how far it is */
+    struct host_put put;
+    uint32_t at; /* waits that have ended */
+    bool found;  /* which way bytes go */
+    bool looks;  /* it looks again without a ring (host_comm.making) */
 };
 
 struct
@@ -136,6 +154,7 @@ struct choir_comm {
     struct plan_cluster cluster;
     struct plan_table *table;
     struct plan_cache *plans;
+    uint64_t windows; /* made */
     struct comm_memo memo;
     struct comm_counted counted;
     struct comm_op ops[COMM_OPS];
@@ -285,6 +304,17 @@ enum choir_status exchange_bind(struct choir_comm *c, const struct comm_message 
 /* The record of this thread becomes the communicator's last error; returns status. */
 enum choir_status comm_take_error(struct choir_comm *c, enum choir_status status);
 
+/* api.c */
+enum choir_status comm_ready(struct choir_comm *c); /* takes operations */
+
+/* put.c: of tasks with call.side */
+const char *side_name(const struct comm_side *side);
+enum choir_status side_copy(struct choir_comm *c, const struct comm_side *side,
+                            struct comm_call *copy);
+bool side_advance(void *task); /* as host_op_advance of c->op, whose status and waiting it sets */
+enum choir_status side_wait(struct comm_task *t);
+void side_end(struct comm_task *t);
+
 /* run.c */
 #define COMM_EXCHANGE_SIGNATURE 0x5eed5eedu
 struct task_side {   /* a buffer of an operation in slices */
@@ -310,6 +340,7 @@ struct comm_task { /* one operation, from its call to its end */
     bool counting;  /* the counts are on their way; the operation itself follows */
     bool on_device; /* its inputs are copies of what a GPU has */
     struct task_cut cut;
+    struct side_run side;
     uint64_t ticket, limit_ns, started_ns;
     void *saved, *saved_from; /* config.restorable */
     uint64_t saved_bytes;

@@ -201,11 +201,13 @@ static bool turn(struct entry *e, enum choir_status *st)
     return true;
 }
 
-/* In which pass of the end an entry begins. */
-#define PASSES 2
+/* In which pass of the end an entry begins. What waits for no peer's call comes first, what waits for signals last. */
+#define PASSES 4
 static int pass_of(const struct entry *e)
 {
-    return e->messages ? 0 : 1;
+    if (e->call.side)
+        return e->call.side->kind == SIDE_WAIT ? 3 : 0;
+    return e->messages ? 1 : 2;
 }
 
 static enum choir_status enqueue(struct entry *e)

@@ -139,7 +139,9 @@ enum choir_status task_begin(struct comm_task *t)
     enum choir_status st = (enum choir_status)atomic_load(&c->host.broken);
     if (st != CHOIR_OK)
         return st;
-    if (!t->bound) /* count 0 */
+    if (t->call.side)
+        c->op.status = CHOIR_OK, c->op.waiting = -1;
+    if (!t->bound) /* count 0, or one-sided */
         return CHOIR_OK;
     if (t->counting) {
         const void *in;
@@ -183,6 +185,8 @@ enum choir_status task_end(struct comm_task *t, enum choir_status st)
         memcpy(t->saved_from, t->saved, t->saved_bytes);
     free(t->saved);
     t->saved = NULL;
+    if (t->call.side)
+        side_end(t);
     if (t->owns_bound)
         slice_unbind(t);
     t->bound = NULL;
@@ -213,13 +217,13 @@ enum choir_status task_bind(struct choir_comm *c, const struct comm_call *call,
 {
     *t = (struct comm_task){.comm = c, .call = *call, .bound = exchange, .owns_bound = true};
     bool empty = !call->count && call->kind < CHOIR_BARRIER;
-    if (!empty && !exchange) {
+    if (!empty && !exchange && !call->side) {
         enum choir_status st = counts_first(c, call) ? counts_prepare(t) : slice_bind(t);
         if (st != CHOIR_OK)
             return st;
     }
     if (t->cut.slices <= 1)
-        t->signature = exchange ? COMM_EXCHANGE_SIGNATURE : call_signature(c, call);
+        t->signature = exchange || call->side ? COMM_EXCHANGE_SIGNATURE : call_signature(c, call);
     t->limit_ns = call->deadline_ns ? call->deadline_ns : c->timeout_ns;
     return CHOIR_OK;
 }
@@ -240,12 +244,12 @@ bool task_step(struct comm_task *t, enum choir_status *status)
     if (!t->begun) {
         st = task_begin(t);
         t->started_ns = base_now_ns();
-        if (st != CHOIR_OK || !t->bound) {
+        if (st != CHOIR_OK || (!t->bound && !t->call.side)) {
             *status = task_end(t, st);
             return true;
         }
     }
-    bool done = host_op_advance(&c->op);
+    bool done = t->call.side ? side_advance(t) : host_op_advance(&c->op);
     if (!done && atomic_load(&c->host.broken)) {
         c->op.status = (enum choir_status)atomic_load(&c->host.broken);
         done = true;
@@ -266,7 +270,7 @@ bool task_step(struct comm_task *t, enum choir_status *status)
             return false;
         c->op.status = st;
     }
-    if (c->op.status != CHOIR_OK)
+    if (c->op.status != CHOIR_OK && !t->call.side)
         host_op_cancel(&c->op);
     *status = task_end(t, c->op.status);
     return true;
@@ -275,6 +279,8 @@ bool task_step(struct comm_task *t, enum choir_status *status)
 static enum choir_status run_begun(struct comm_task *t, enum choir_status st)
 {
     struct choir_comm *c = t->comm;
+    if (st == CHOIR_OK && t->call.side)
+        return side_wait(t);
     if (st != CHOIR_OK || !t->bound)
         return st;
     return host_op_advance(&c->op) ? c->op.status : host_wait(&c->op, t->limit_ns, watch_late, t);

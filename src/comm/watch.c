@@ -73,7 +73,7 @@ enum choir_status watch_late(void *arg, uint64_t waited_ns)
     if (peer < 0)
         return CHOIR_OK;
     uint64_t now = base_now_ns();
-    const char *what = plan_kind_name(t->call.kind);
+    const char *what = t->call.side ? side_name(t->call.side) : plan_kind_name(t->call.kind);
     /* All it sent came before its goodbye, but maybe after this operation looked: it looks once more. */
     if (atomic_load(&c->gone[peer])) {
         if (c->left_seen == c->host.sequence && c->left_peer == peer)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bell.c: waking who sleeps. Every rank has a bell in memory that its peers map: a word to sleep on (futex) and a
- * mark of who sleeps. A peer that publishes something looks at the mark only; it is the sleeper that pays for the order
- * of "published" and "looked": it sets the mark, forces a barrier on all running threads (membarrier), looks again,
- * and only then sleeps. Where the system has no such barrier, the ringing side fences instead (host_bell_ring).
+ * bell.c: waking who sleeps. Every rank has a bell in memory that its peers map: a word to sleep on (futex), a mark of
+ * who sleeps, and the counts of signals (put.c). A peer that publishes something looks at the mark only; it is the
+ * sleeper that pays for the order of "published" and "looked": it sets the mark, forces a barrier on all running threads
+ * (membarrier), looks again, and only then sleeps. Where the system has no such barrier, the ringing side fences instead
+ * (host_bell_ring).
  */
 #include "host/host.h"
 #include <errno.h>
@@ -12,11 +13,17 @@
 #include <linux/membarrier.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-enum choir_status host_bell_create(struct host_bell_box **out)
+uint64_t host_bell_bytes(uint32_t ranks)
+{
+    return sizeof(struct host_bell) + (uint64_t)ranks * CHOIR_SIGNALS * sizeof(uint64_t);
+}
+
+enum choir_status host_bell_create(uint32_t ranks, struct host_bell_box **out)
 {
     struct host_bell_box *box = calloc(1, sizeof(*box));
     if (!box)
@@ -26,16 +33,19 @@ enum choir_status host_bell_create(struct host_bell_box **out)
         struct host_transport *t = &host_process.transport[i];
         if (!t->maps || !strcmp(t->ops->name, "self"))
             continue;
-        if (t->ops->alloc(t->t, sizeof(struct host_bell), &box->shared) == CHOIR_OK)
+        if (t->ops->alloc(t->t, host_bell_bytes(ranks), &box->shared) == CHOIR_OK)
             box->bell = box->shared.memory, box->transport = i;
     }
-    if (!box->bell)
-        box->bell = aligned_alloc(BASE_LINE, sizeof(struct host_bell));
+    if (!box->bell) { /* mapped: touched as far as it is used, as the other is */
+        box->shared.bytes = host_bell_bytes(ranks);
+        void *p = mmap(NULL, box->shared.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                       -1, 0);
+        box->bell = p == MAP_FAILED ? NULL : p;
+    }
     if (!box->bell) {
         free(box);
         return CHOIR_ERR_NO_MEMORY;
     }
-    memset(box->bell, 0, sizeof(*box->bell));
     atomic_store(&box->holders, 1);
     *out = box;
     return CHOIR_OK;
@@ -49,7 +59,7 @@ void host_bell_drop(struct host_bell_box *box)
         host_process.transport[box->transport].ops->release(
             host_process.transport[box->transport].t, &box->shared);
     else
-        free(box->bell);
+        munmap(box->bell, box->shared.bytes);
     free(box);
 }
 
@@ -59,18 +69,17 @@ static void wake(struct host_bell *bell)
     syscall(SYS_futex, &bell->word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-void host_bell_ring_slow(struct host_link *link)
+void host_bell_ring_slow(struct host_bell *bell, bool same, struct host_end *end)
 {
-    struct host_bell *bell = atomic_load_explicit(&link->bell, memory_order_relaxed);
     uint32_t who = atomic_exchange(&bell->asleep, 0);
     if (who & HOST_ASLEEP_CALLER)
         wake(bell);
     if (!(who & HOST_ASLEEP_SERVICE))
         return;
-    if (link->same)
+    if (same)
         service_kick();
-    else if (link->end)
-        host_end_ops(link->end)->wake(link->end->endpoint);
+    else if (end)
+        host_end_ops(end)->wake(end->endpoint);
 }
 
 void host_bell_wake_own(struct host_comm *comm)

@@ -4,6 +4,7 @@
  * the error that ends it.
  */
 #include "host/process.h"
+#include "host/put.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@ enum choir_status host_comm_open(struct host_comm *comm)
 {
     pthread_mutex_init(&comm->lock, NULL);
     comm->link = calloc(comm->size, sizeof(*comm->link));
-    if (!comm->link || host_bell_create(&comm->bell_box) != CHOIR_OK) {
+    if (!comm->link || host_bell_create(comm->size, &comm->bell_box) != CHOIR_OK) {
         free(comm->link);
         pthread_mutex_destroy(&comm->lock);
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory",
@@ -40,6 +41,7 @@ void host_comm_close(struct host_comm *comm)
         if (link)
             host_link_free(link);
     }
+    host_put_free(comm);
     host_bell_drop(comm->bell_box);
     free(comm->link);
     free(comm->scratch);

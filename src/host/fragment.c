@@ -72,7 +72,7 @@ static void publish(struct host_link *link, struct lane_tx *tx, struct lane_line
     uint32_t number = ++tx->next;
     atomic_store_explicit(&line->sequence, number,
                           memory_order_release); /* pairs with lane_front */
-    host_bell_ring(link);
+    host_link_ring(link);
 }
 
 static uint8_t *lent_ring(struct host_link *link, uint32_t lane)
@@ -189,7 +189,7 @@ void host_link_consume(struct host_link *link, uint32_t lane, uint32_t where)
     atomic_store_explicit(&rx->back->consumed, rx->next, memory_order_release);
     if (base_unlikely(!atomic_load_explicit(&link->bell, memory_order_relaxed)))
         host_link_retry_bell(link);
-    host_bell_ring(link);
+    host_link_ring(link);
 }
 
 enum choir_status host_link_view(struct host_link *link, uint32_t lane)
@@ -230,7 +230,7 @@ void host_link_pulled(struct host_link *link, uint32_t lane, uint64_t bytes)
         atomic_store_explicit(&rx->back->consumed, rx->next, memory_order_release);
     }
     atomic_store_explicit(&rx->back->pulled, bytes, memory_order_release);
-    host_bell_ring(link);
+    host_link_ring(link);
 }
 
 /* --- frames ----------------------------------------------------------------------------------- */

@@ -10,7 +10,7 @@
  *   service.c             the service thread: poll, timers, operations of host streams
  *   comm.c                a communicator as the engine sees it, and control frames
  *   link.c, fragment.c    one rank to another: inboxes; fragments, acknowledgements
- *   shared.c              memory that peers can map
+ *   shared.c, put.c       memory that peers can map; writing into it, and signals (put.h)
  *   bind.c                a plan with byte offsets
  *   engine.c, step.c, pending.c   the state machine that runs it
  *   wait.c, bell.c        how a caller waits, and how a sleeper is woken
@@ -121,7 +121,7 @@ uint32_t host_progress(void);
 /* Whether what transports gave to be watched tells of everything, or they are driven. */
 void host_arm(bool on);
 
-/* Frames. Kinds below CHOIR_FRAME_DATA are control; comm handles those from HOST_FRAME_COMM on. */
+/* Frames. Kinds below CHOIR_FRAME_DATA are control; comm handles those from HOST_FRAME_COMM on. put.h has more. */
 enum host_frame {
     HOST_FRAME_LINK = 1, /* "make an inbox for me": arg[0] bell key (0: none), arg[1] slot bytes */
     HOST_FRAME_INBOX, /* the answer: arg[0] inbox key (0: send frames), arg[1] 1: long messages are read fast, arg[2] bell key */
@@ -160,20 +160,7 @@ struct service_work {
 void service_work_add(struct service_work *work);
 
 /* --- communicator, as the engine sees it ---------------------------------------------------------- */
-struct host_bell { /* shared: peers ring it */
-    _Atomic uint32_t word, asleep;
-    uint8_t pad[56];
-};
-struct
-    host_bell_box { /* a bell and who holds it: ranks of the same process share the memory itself */
-    _Atomic uint32_t holders;
-    uint32_t transport; /* that made `shared`, or HOST_TRANSPORTS: private memory */
-    struct choir_shared shared;
-    struct host_bell *bell;
-};
-enum choir_status host_bell_create(struct host_bell_box **box);
-void host_bell_drop(struct host_bell_box *box);
-enum host_asleep { HOST_ASLEEP_CALLER = 1, HOST_ASLEEP_SERVICE = 2 };
+#include "host/bell.h"
 
 enum host_link_state {
     HOST_LINK_NONE,
@@ -217,6 +204,7 @@ struct host_comm {
     uint32_t rank, size;
     struct host_peer **member;         /* [size] */
     _Atomic(struct host_link *) *link; /* [size], made when first needed */
+    _Atomic(struct host_puts *) puts;  /* put.c; the same */
     pthread_mutex_t lock;              /* making links, the error record */
     struct host_bell_box *bell_box;    /* own */
     struct host_bell *bell;
@@ -309,26 +297,10 @@ uint32_t host_link_freed(struct host_link *link,
                          uint32_t lane); /* by frames: prefix that may be rewritten */
 enum choir_status host_link_read(struct host_link *link, void *to, uint64_t from, uint64_t bytes);
 
-/* --- bell.c ------------------------------------------------------------------------------------- */
-void host_bell_ring_slow(struct host_link *link);
-/* Called after publishing anything the peer may sleep for. */
-static inline void host_bell_ring(struct host_link *link)
+static inline void host_link_ring(struct host_link *link)
 {
-    struct host_bell *bell = atomic_load_explicit(&link->bell, memory_order_relaxed);
-    if (!bell)
-        return;
-    if (base_unlikely(
-            !host_process.membarrier)) /* else the sleeper pays: pairs with host_bell_sleep */
-        atomic_thread_fence(memory_order_seq_cst);
-    if (base_unlikely(atomic_load_explicit(&bell->asleep, memory_order_relaxed)))
-        host_bell_ring_slow(link);
+    host_bell_ring(atomic_load_explicit(&link->bell, memory_order_relaxed), link->same, link->end);
 }
-/* Announces sleep; the caller must look once more before host_bell_sleep. Returns the word to sleep on. */
-uint32_t host_bell_prepare(struct host_comm *comm, uint32_t who);
-/* The same where only this process's threads ring (host_bell_wake_own): costs no fence. */
-uint32_t host_bell_mark(struct host_comm *comm, uint32_t who);
-void host_bell_sleep(struct host_comm *comm, uint32_t word, uint64_t most_ns);
-void host_bell_cancel(struct host_comm *comm, uint32_t who);
 void host_bell_wake_own(struct host_comm *comm); /* local events: service thread to caller */
 
 /* --- a plan with byte offsets (bind.c) ------------------------------------------------------------ */
@@ -500,6 +472,16 @@ bool host_pending_advance(struct host_op *op, struct host_run *run); /* true: so
 bool host_pending_blocks(const struct host_run *run, const uint8_t *at, uint64_t bytes);
 
 /* --- waiting (wait.c) ---------------------------------------------------------------------------- */
+struct host_waiter {
+    struct host_comm *comm;
+    bool (*advance)(void *what); /* never blocks; true when ended */
+    void *what;
+    enum choir_status *status;
+    const _Atomic uint32_t *frames; /* not 0: frames are needed for it */
+};
+/* Advances until ended or limit_ns from now; *status says how it went. late: as below. */
+void host_wait_for(const struct host_waiter *waiter, uint64_t limit_ns,
+                   enum choir_status (*late)(void *arg, uint64_t waited_ns), void *arg);
 /* Advances until ended or limit_ns from now. late(arg, waited_ns) is called now and then while waiting;
  * anything but CHOIR_OK from it ends the wait. */
 enum choir_status host_wait(struct host_op *op, uint64_t limit_ns,

@@ -8,6 +8,7 @@
  * within a transport can take it at any time. A communicator in use by an upcall is counted (users).
  */
 #include "host/process.h"
+#include "host/put.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,6 +75,8 @@ void *process_place(void *context, void *cookie, const struct choir_frame *frame
     (void)context, (void)cookie;
     if (frame->kind < CHOIR_FRAME_DATA)
         return malloc(frame->bytes ? frame->bytes : 1);
+    if (frame->kind == HOST_FRAME_PUT)
+        return frame->bytes <= HOST_PUT_BYTES ? malloc(frame->bytes) : NULL;
     struct host_comm *c = get_comm(frame->comm, frame->to);
     if (!c)
         return NULL;
@@ -101,6 +104,9 @@ static void deliver(struct host_comm *c, struct host_end *end, const struct choi
 {
     if (frame->kind == HOST_FRAME_FRAGMENT || frame->kind == HOST_FRAME_CONSUMED) {
         host_link_arrived(c, frame, where);
+    } else if (frame->kind == HOST_FRAME_PUT || frame->kind == HOST_FRAME_SIGNAL ||
+               frame->kind == HOST_FRAME_SEEN) {
+        host_put_arrived(c, frame, where);
     } else if (frame->kind < HOST_FRAME_COMM) {
         host_link_frame(c, end, frame);
         free(where);
@@ -127,7 +133,7 @@ void process_arrived(void *context, void *cookie, const struct choir_frame *fram
     if (c) {
         deliver(c, cookie, frame, where);
         put_comm(c);
-    } else if (!e && !data) {
+    } else if (!e && (!data || frame->kind == HOST_FRAME_PUT)) {
         free(where);
     }
 }

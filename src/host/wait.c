@@ -13,35 +13,36 @@
     20000000u /* at most: the deadline and the report of lateness are looked at in between */
 #define LOOK_NS 200000u
 
-static bool uses_frames(const struct host_op *op)
+/* Frames may be needed, so who waits moves the wires. */
+static inline bool uses_frames(const struct host_waiter *w)
 {
-    return atomic_load_explicit(&op->comm->frame_links, memory_order_relaxed) != 0;
+    return atomic_load_explicit(w->frames, memory_order_relaxed) != 0;
 }
 
 /* Ranks of this host share cores. */
-static bool crowded(const struct host_op *op)
+static inline bool crowded(const struct host_waiter *w)
 {
-    return op->comm->local_ranks > op->comm->local_cores;
+    return w->comm->local_ranks > w->comm->local_cores;
 }
 
-/* Moves the wires and the operation; true when ended. */
-static bool turn(struct host_op *op, bool wires)
+/* Moves the wires and what is waited for; true when ended. */
+static inline bool turn(const struct host_waiter *w, bool wires)
 {
     if (wires)
         host_progress();
-    if (base_unlikely(atomic_load_explicit(&op->comm->broken, memory_order_relaxed))) {
-        if (op->status == CHOIR_OK)
-            op->status = (enum choir_status)atomic_load(&op->comm->broken);
+    if (base_unlikely(atomic_load_explicit(&w->comm->broken, memory_order_relaxed))) {
+        if (*w->status == CHOIR_OK)
+            *w->status = (enum choir_status)atomic_load(&w->comm->broken);
         return true;
     }
-    return host_op_advance(op);
+    return w->advance(w->what);
 }
 
-static bool spin(struct host_op *op)
+static inline bool spin(const struct host_waiter *w)
 {
-    uint32_t turns = crowded(op) ? 20 : 2000;
+    uint32_t turns = crowded(w) ? 20 : 2000;
     for (uint32_t i = 0; i < turns; i++) {
-        if (host_op_advance(op))
+        if (w->advance(w->what))
             return true;
         if (i > 200) /* a pause is as long as a hop on recent processors */
             base_relax();
@@ -51,62 +52,81 @@ static bool spin(struct host_op *op)
 
 /* While links are made some news (a connection, a mapping) comes without a ring: it looks again after an eighth of
  * what it has waited. */
-static uint64_t sleep_ns(const struct host_op *op, uint64_t waited_ns)
+static uint64_t sleep_ns(const struct host_comm *comm, uint64_t waited_ns)
 {
-    return atomic_load_explicit(&op->comm->making, memory_order_relaxed)
+    return atomic_load_explicit(&comm->making, memory_order_relaxed)
                ? base_min(base_max(waited_ns / 8, LOOK_NS), SLEEP_NS)
                : SLEEP_NS;
 }
 
-static bool sleep_once(struct host_op *op, bool wires, uint64_t waited_ns)
+static inline bool sleep_once(const struct host_waiter *w, bool wires, uint64_t waited_ns)
 {
-    uint32_t word = host_bell_prepare(op->comm, HOST_ASLEEP_CALLER);
-    if (turn(op, wires)) {
-        host_bell_cancel(op->comm, HOST_ASLEEP_CALLER);
+    uint32_t word = host_bell_prepare(w->comm, HOST_ASLEEP_CALLER);
+    if (turn(w, wires)) {
+        host_bell_cancel(w->comm, HOST_ASLEEP_CALLER);
         return true;
     }
     if (wires) /* the service thread takes the wires over meanwhile */
         service_driver_leave();
-    host_bell_sleep(op->comm, word, sleep_ns(op, waited_ns));
+    host_bell_sleep(w->comm, word, sleep_ns(w->comm, waited_ns));
     if (wires)
         service_driver_enter();
-    return turn(op, wires);
+    return turn(w, wires);
 }
 
-enum choir_status host_wait(struct host_op *op, uint64_t limit_ns,
+static inline void wait_for(const struct host_waiter *w, uint64_t limit_ns,
                             enum choir_status (*late)(void *arg, uint64_t waited_ns), void *arg)
 {
-    if (host_op_advance(op))
-        return op->status;
-    bool wires = uses_frames(op), done;
-    if (!wires && spin(op))
-        return op->status;
+    bool wires = uses_frames(w), done;
+    if (!wires && spin(w))
+        return;
     uint64_t start = base_now_ns(), spin_ns = (uint64_t)knob_int(KNOB_SPIN);
     if (wires)
         service_driver_enter();
     do {
-        done = turn(op, wires);
+        done = turn(w, wires);
         if (done)
             break;
-        if (!wires && uses_frames(op)) {
+        if (!wires && uses_frames(w)) {
             wires = true;
             service_driver_enter();
         }
         uint64_t waited = base_now_ns() - start;
-        if (waited > spin_ns && !(done = sleep_once(op, wires, waited)))
+        if (waited > spin_ns && !(done = sleep_once(w, wires, waited)))
             waited = base_now_ns() - start;
-        else if (!done && (!wires || crowded(op)))
+        else if (!done && (!wires || crowded(w)))
             sched_yield();
         enum choir_status st = done || waited < SLEEP_NS ? CHOIR_OK : late(arg, waited);
         if (st == CHOIR_OK && !done && waited > limit_ns)
             st = CHOIR_ERR_TIMEOUT;
         if (st != CHOIR_OK) {
-            op->status = st;
+            *w->status = st;
             done = true;
         }
     } while (!done);
     if (wires)
         service_driver_leave();
+}
+
+void host_wait_for(const struct host_waiter *w, uint64_t limit_ns,
+                   enum choir_status (*late)(void *arg, uint64_t waited_ns), void *arg)
+{
+    if (!w->advance(w->what))
+        wait_for(w, limit_ns, late, arg);
+}
+
+static bool advance_op(void *op)
+{
+    return host_op_advance(op);
+}
+
+enum choir_status host_wait(struct host_op *op, uint64_t limit_ns,
+                            enum choir_status (*late)(void *arg, uint64_t waited_ns), void *arg)
+{
+    const struct host_waiter w = {op->comm, advance_op, op, &op->status, &op->comm->frame_links};
+    if (host_op_advance(op))
+        return op->status;
+    wait_for(&w, limit_ns, late, arg);
     if (op->status != CHOIR_OK)
         host_op_cancel(op);
     return op->status;
