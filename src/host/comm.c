@@ -62,13 +62,12 @@ void host_comm_break(struct host_comm *comm, enum choir_status status,
     bool first = !atomic_load(&comm->broken);
     if (first) {
         base_error_fill(&comm->error, status, at, remedy, "%s", line);
+        comm->broke(comm); /* who sees it may say goodbye at once, and the verdict goes first */
         atomic_store(&comm->broken, (int32_t)status);
     }
     pthread_mutex_unlock(&comm->lock);
-    if (!first)
-        return;
-    host_bell_wake_own(comm);
-    comm->broke(comm);
+    if (first)
+        host_bell_wake_own(comm);
 }
 
 /* A control payload, kept until its transport is done with it. */

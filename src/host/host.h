@@ -226,7 +226,7 @@ struct host_comm {
     void (*peer_failed)(struct host_comm *comm, struct host_peer *peer, enum choir_status status,
                         const char *text);
     void (*leave)(struct host_comm *comm); /* the process ends in order */
-    void (*broke)(struct host_comm *comm); /* after the first host_comm_break */
+    void (*broke)(struct host_comm *comm); /* by the first host_comm_break, its lock held */
     /* In words, what `peer` called, whose fragment has another signature than the running operation. NULL: not known. */
     void (*explain)(struct host_comm *comm, uint32_t signature, uint32_t peer, char *text,
                     size_t bytes);
