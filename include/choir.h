@@ -1011,7 +1011,7 @@ CHOIR_API enum choir_status choir_deregister(choir_comm *comm, choir_region *reg
  * Makes a part of every rank's memory known to all ranks, for choir_put from any of them, and for loads and
  * stores by those that can map it.
  * comm: a ready communicator. memory, bytes: this rank's part, any size, NULL with 0 bytes; mapped by
- *   ranks of other processes if it is memory of choir_mem_alloc. It stays allocated until the window is
+ *   ranks of other processes if it is memory of choir_mem_alloc (GPU memory: choir_cuda.h). It stays allocated until the window is
  *   destroyed on all ranks. window: receives the handle.
  * Ordering: collective, in a group too at once. Threads: one.
  * Errors: of an operation; CHOIR_ERR_POINTER memory is NULL but bytes is not 0.

@@ -67,9 +67,22 @@
  *   - choir_comm_destroy waits for all that is queued in the GPU's context.
  *   - After fork the child can make no device call, as it can make none of CUDA.
  *
- * Not there yet: access of peers to user buffers (all data goes through the library's memory) and copy engines between GPUs;
- * network cards that reach GPU memory; windows on GPUs; suspending a communicator. Memory that cuMemMap has mapped (expandable segments) is untried. NVLink multicast is never
- * used.
+ * 6. Windows. Where GPUs are mapped, a part of a window may be memory of cudaMalloc on the communicator's GPU. All ranks map it
+ * when the window is created; choir_window_pointer tells where it is for kernels. Parts in GPU and in host memory may be mixed.
+ *   - A put into GPU memory is queued on the CUDA stream (without one on the legacy default stream) as a copy of the copy engine:
+ *     no multiprocessor has part in it. It copies GPU memory or host memory that CUDA knows (other: CHOIR_ERR_POINTER).
+ *   - Signals raised on a CUDA stream come behind its puts, and are waited for on CUDA streams (choir_stream_from_cuda(0) is the
+ *     default one); those of host calls are counted apart. A wait holds the stream up with one thread of one block, for
+ *     config.timeout_ns at most. In graphs each replay puts, raises and waits once more.
+ *   - Refused: parts that other processes cannot map (of cuMemMap or of a pool), and GPU memory where it goes through the host:
+ *     by choir_window_create, on all ranks, with CHOIR_ERR_UNSUPPORTED that names whose; through the host also one-sided calls on
+ *     CUDA streams. A put into host memory is a host call, of host memory (else CHOIR_ERR_UNSUPPORTED).
+ *   - Parts are unmapped by choir_window_destroy, which may wait for all that runs on the GPU: no kernel waits then for a
+ *     call still to be made. Their memory is freed after all ranks have destroyed the window.
+ *
+ * Not there yet: access of peers to user buffers (collectives go through the library's memory) and copy engines in
+ * collectives; network cards that reach GPU memory; windows in GPU memory through the host; suspending a communicator. Memory that
+ * cuMemMap has mapped (expandable segments) is untried. NVLink multicast is never used.
  */
 #ifndef CHOIR_CUDA_H
 #define CHOIR_CUDA_H

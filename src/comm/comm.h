@@ -10,6 +10,7 @@
  *   stream.c    host streams and events              watch.c     lateness, death, verdicts
  *   memory.c    shared memory, registration          op.c        made operations
  *   window.c    windows                              put.c       puts, signals, waits
+ *   window_device.c  the same in GPU memory
  *   counts.c    v-forms that exchange counts first    slice.c     long operations in slices
  *   device.c    operations on GPU memory              staged.c    the same through the host: their turn
  *   staged_call.c  and what a stream does for them    bounce.c    plain host memory for kernels
@@ -414,6 +415,15 @@ void slice_unpack(struct comm_task *t);                  /* ... and after it */
 /* Whether a call is a device call: *stream becomes a CUDA stream. Refuses what mixes both. */
 enum choir_status device_call_stream(struct choir_comm *c, const void *in, const void *out,
                                      struct choir_stream **stream);
+/* Where memory is; refuses that of another GPU than this rank's. */
+struct cuda_pointer;
+enum choir_status device_where(struct choir_comm *c, const void *memory, const char *argument,
+                               struct cuda_pointer *out);
+struct cuda_comm *device_gpu(const struct choir_comm *c); /* NULL: not mapped by all ranks */
+/* window_device.c: one-sided operations on CUDA streams; check: before any is queued */
+enum choir_status device_side_check(struct choir_comm *c, const struct comm_side *side);
+enum choir_status device_side(struct choir_comm *c, const struct comm_side *side,
+                              struct choir_stream *stream);
 /* What call_algorithm says of a host call; of a communicator with GPUs. */
 const char *device_algorithm(const struct choir_comm *c, const struct comm_call *call);
 enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,

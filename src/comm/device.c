@@ -22,8 +22,8 @@ static int ordinal(const struct choir_comm *c)
     return c->device ? cuda_comm_ordinal(c->device->gpu) : c->staged ? staged_ordinal(c) : -1;
 }
 
-static enum choir_status where_is(struct choir_comm *c, const void *memory, const char *argument,
-                                  struct cuda_pointer *out)
+enum choir_status device_where(struct choir_comm *c, const void *memory, const char *argument,
+                               struct cuda_pointer *out)
 {
     enum choir_status st = cuda_device_of_pointer(memory, out);
     if (st != CHOIR_OK)
@@ -57,9 +57,9 @@ enum choir_status device_call_stream(struct choir_comm *c, const void *in, const
     struct cuda_pointer a = {.where = CUDA_HOST}, b = a;
     if (!stream_is_cuda(*stream) && !cuda_driver_in_use())
         return CHOIR_OK;
-    enum choir_status st = where_is(c, in, "send", &a);
+    enum choir_status st = device_where(c, in, "send", &a);
     if (st == CHOIR_OK)
-        st = where_is(c, out, "recv", &b);
+        st = device_where(c, out, "recv", &b);
     if (st != CHOIR_OK)
         return st;
     bool on_gpu = a.where == CUDA_DEVICE || b.where == CUDA_DEVICE;
@@ -74,6 +74,11 @@ enum choir_status device_call_stream(struct choir_comm *c, const void *in, const
         *stream = stream_of_cuda(NULL);
     }
     return c->device || c->staged ? CHOIR_OK : no_gpu(c);
+}
+
+struct cuda_comm *device_gpu(const struct choir_comm *c)
+{
+    return c->device ? c->device->gpu : NULL;
 }
 
 /* --- plans ---------------------------------------------------------------------------------------------- */
@@ -241,6 +246,8 @@ enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
     enum choir_status st = (enum choir_status)atomic_load(&c->host.broken);
     if (st != CHOIR_OK)
         return st;
+    if (call->side)
+        return device_side(c, call->side, stream);
     if (comm_staged(c))
         return staged_run(c, call, stream);
     if (!comm_enter(c))

@@ -101,20 +101,35 @@ enum choir_status side_copy(struct choir_comm *c, const struct comm_side *side,
     return CHOIR_OK;
 }
 
+/* What is in GPU memory at either end is moved in the order of a CUDA stream. */
+static enum choir_status choose_stream(struct choir_comm *c, const struct comm_side *s,
+                                       struct choir_stream **stream)
+{
+    bool gpu = s->bytes && s->window->card[s->peer].where == WINDOW_GPU;
+    if (gpu && *stream && !stream_is_cuda(*stream))
+        return comm_fail(c, CHOIR_ERR_ARGUMENT,
+                         "use a stream of choir_stream_from_cuda for GPU memory",
+                         "rank %d's part is GPU memory and the stream is a host stream", s->peer);
+    if (gpu && !*stream)
+        *stream = stream_of_cuda(NULL);
+    return device_call_stream(c, s->send, NULL, stream);
+}
+
 static enum choir_status submit_checked(struct choir_comm *c, const struct comm_side *s,
                                         struct choir_stream *stream)
 {
     struct comm_call call = {.kind = CHOIR_EXCHANGE, .type = CHOIR_UINT8, .side = s};
     enum choir_status st = check(c, s);
     if (st == CHOIR_OK)
-        st = device_call_stream(c, s->send, s->window ? s->window->part.memory : NULL, &stream);
+        st = choose_stream(c, s, &stream);
+    if (st == CHOIR_OK && stream_is_cuda(stream))
+        st = device_side_check(c, s);
     if (st != CHOIR_OK)
         return st;
-    if (stream_is_cuda(stream))
-        return comm_fail(c, CHOIR_ERR_UNSUPPORTED, "use host memory and a stream of host memory",
-                         "%s on a CUDA stream or of GPU memory", side_name(s));
     if (group_open())
         return group_add(c, &call, stream);
+    if (stream_is_cuda(stream))
+        return device_run(c, &call, stream);
     return stream ? stream_submit_call(stream, c, &call) : run_call(c, &call);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * window.c: windows: what each rank tells the others of its part, and the parts that are mapped here. Puts into them are put.c's,
- * and how bytes get there src/host/put.c's.
+ * how bytes get there src/host/put.c's, parts in GPU memory window_device.c's.
  */
 #include "comm/window.h"
 #include <sched.h>
@@ -40,34 +40,33 @@ static void learn_bell(struct choir_comm *c, uint32_t rank, const struct window_
             host_signal_learn(&c->host, rank, i, card->bell_key);
 }
 
-static enum choir_status exchange_cards(struct choir_comm *c, struct choir_window *w)
+enum choir_status window_agree(struct choir_comm *c, const void *blob, uint32_t bytes,
+                               uint32_t least, struct tree_answers *answers)
 {
-    uint8_t *all;
-    struct window_card mine = describe(c, &w->part);
-    uint32_t bytes, each = (uint32_t)(sizeof(struct tree_record) + sizeof(mine));
-    enum choir_status st = tree_start(c, &mine, sizeof(mine));
     uint64_t until = base_now_ns() + c->timeout_ns;
-    while (st == CHOIR_OK && (st = tree_test(c, &all, &bytes)) == CHOIR_IN_PROGRESS) {
+    *answers = (struct tree_answers){0};
+    enum choir_status st = tree_start(c, blob, bytes);
+    while (st == CHOIR_OK && (st = tree_answers(c, least, answers)) == CHOIR_IN_PROGRESS) {
         st = (enum choir_status)atomic_load(&c->host.broken);
         if (st == CHOIR_OK && base_now_ns() > until)
             st = comm_fail(c, CHOIR_ERR_TIMEOUT, "all ranks call choir_window_create",
                            "a window waited too long for the other ranks");
         sched_yield();
     }
-    if (st != CHOIR_OK)
-        return st;
-    if (bytes != (uint64_t)c->host.size * each)
-        st = comm_fail(c, CHOIR_ERR_MISMATCH, "all ranks call choir_window_create",
-                       "the ranks' windows are not complete");
-    for (uint32_t i = 0; i < c->host.size && st == CHOIR_OK; i++) {
-        struct tree_record r;
-        memcpy(&r, all + (uint64_t)i * each, sizeof(r));
-        if (r.rank >= c->host.size)
-            continue;
-        memcpy(&w->card[r.rank], all + (uint64_t)i * each + sizeof(r), sizeof(mine));
-        learn_bell(c, r.rank, &w->card[r.rank]);
+    return st;
+}
+
+static enum choir_status exchange_cards(struct choir_window *w, const struct window_card *mine)
+{
+    struct choir_comm *c = w->comm;
+    struct tree_answers x;
+    enum choir_status st =
+        window_agree(c, mine, WINDOW_CARD_BYTES(mine->where), WINDOW_CARD_BYTES(WINDOW_HOST), &x);
+    for (uint32_t r = 0; r < c->host.size && st == CHOIR_OK; r++) {
+        memcpy(&w->card[r], x.blob[r], base_min(x.bytes[r], (uint32_t)sizeof(w->card[r])));
+        learn_bell(c, r, &w->card[r]);
     }
-    free(all);
+    tree_answers_free(&x);
     return st;
 }
 
@@ -81,10 +80,22 @@ static struct choir_window *make(struct choir_comm *c, void *memory, size_t byte
     w->card = calloc(c->host.size, sizeof(*w->card));
     w->mapped = calloc(c->host.size, sizeof(*w->mapped));
     w->part = (struct host_part){.id = ++c->windows, .memory = memory, .bytes = bytes};
-    if (w->card && w->mapped && host_part_add(&c->host, &w->part) == CHOIR_OK)
+    if (w->card && w->mapped)
         return w;
     choir_window_destroy(w);
     return NULL;
+}
+
+static enum choir_status open_window(struct choir_window *w)
+{
+    struct choir_comm *c = w->comm;
+    struct window_card card = describe(c, &w->part);
+    enum choir_status st = window_gpu_describe(c, w->part.memory, w->part.bytes, &card);
+    if (st == CHOIR_OK && card.where == WINDOW_HOST) /* before anybody hears of it */
+        st = host_part_add(&c->host, &w->part);
+    if (st == CHOIR_OK)
+        st = exchange_cards(w, &card);
+    return st == CHOIR_OK ? window_gpu_open(w) : st;
 }
 
 enum choir_status choir_window_create(choir_comm *comm, void *memory, size_t bytes,
@@ -100,7 +111,7 @@ enum choir_status choir_window_create(choir_comm *comm, void *memory, size_t byt
     if ((st = comm_ready(comm)) != CHOIR_OK)
         return st;
     struct choir_window *w = make(comm, memory, bytes);
-    st = w ? exchange_cards(comm, w)
+    st = w ? open_window(w)
            : comm_fail(comm, CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a window");
     if (st == CHOIR_OK)
         *window = w;
@@ -125,6 +136,7 @@ enum choir_status choir_window_destroy(choir_window *w)
             host_end_ops(end)->unmap(end->endpoint, w->mapped[r],
                                      w->card[r].offset + w->card[r].bytes);
     }
+    window_gpu_close(w);
     pthread_mutex_destroy(&w->lock);
     free(w->card);
     free(w->mapped);
@@ -134,7 +146,7 @@ enum choir_status choir_window_destroy(choir_window *w)
 
 /* --- a peer's part here ---------------------------------------------------------------------------------- */
 
-static bool same_process(const struct choir_window *w, uint32_t peer)
+bool window_same_process(const struct choir_window *w, uint32_t peer)
 {
     return !memcmp(&w->comm->host.member[peer]->id, &host_process.id, sizeof(host_process.id));
 }
@@ -145,7 +157,11 @@ static enum choir_status map_part(struct choir_window *w, uint32_t peer, uint8_t
     const struct window_card *card = &w->card[peer];
     struct host_peer *process = w->comm->host.member[peer];
     enum choir_status st = CHOIR_OK;
-    if (same_process(w, peer)) {
+    if (card->where == WINDOW_GPU) {
+        *memory = w->gpu[peer].memory;
+        return CHOIR_OK;
+    }
+    if (window_same_process(w, peer)) {
         *memory = (uint8_t *)(uintptr_t)card->address;
         return CHOIR_OK;
     }

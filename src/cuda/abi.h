@@ -35,7 +35,8 @@ struct cuda_post {
     uint64_t ll_consumed;           /* flagged messages read */
     uint64_t header[CUDA_LL_DEPTH]; /* of a flagged message: its flag << 32 | signature */
     uint64_t hello;                 /* moved at creation, to see that the path carries bytes */
-    uint64_t unused[7];
+    uint64_t signal; /* of lane s, not of a lane at all: times that the peer has raised signal s */
+    uint64_t unused[6];
 };
 
 /* Where things of (sender `from`, lane) begin in a mailbox of a communicator of `ranks`. */
@@ -66,8 +67,12 @@ static inline
 struct cuda_count {
     uint32_t ll_sent, ll_received, ll_acked,
         unused; /* flagged messages; acked: of those sent, read by the peer */
-    uint32_t sent, received, consumed, unused2; /* fragments through slots, likewise */
+    uint32_t sent, received, consumed; /* fragments through slots, likewise */
+    uint32_t
+        signal; /* of lane CUDA_RAISED(s): signal s, at the peer; of CUDA_TAKEN(s): of the peer, waited for */
 };
+#define CUDA_RAISED(signal) (signal)
+#define CUDA_TAKEN(signal) (CUDA_LANES / 2 + (signal))
 enum cuda_fault {
     CUDA_FAULT_NONE,
     CUDA_FAULT_ABORT,    /* the host said stop */
@@ -222,6 +227,25 @@ struct cuda_plan_call {
     uint8_t *tmp;                 /* [window][tmp_bytes] */
     uint8_t *staging;             /* [window][CUDA_SLOT_BYTES] */
     struct cuda_pending *pending; /* [window][most_pendings] */
+};
+
+/* --- signals (window.c): their numbers wrap, so a wait is for less than half of them ---------------------- */
+
+struct cuda_raise_call {
+    struct cuda_guard guard;
+    uint32_t *raised; /* own count of (peer, signal) */
+    uint64_t *signal; /* in the peer's mailbox */
+};
+#define CUDA_WAITS 16u
+struct cuda_signal_wait {
+    uint32_t peer, signal, count, unused;
+};
+struct cuda_take_call {
+    struct cuda_guard guard;
+    struct cuda_count *count;     /* [ranks * CUDA_LANES] */
+    const struct cuda_post *post; /* [ranks * CUDA_LANES], in the own mailbox */
+    uint32_t waits, unused;
+    struct cuda_signal_wait wait[CUDA_WAITS];
 };
 
 /* --- GPU memory through the host (staged.c) -------------------------------------------------------------- */

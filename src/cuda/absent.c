@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * absent.c: all of cuda.h, engine.h and staged.h in a library that was built without the CUDA toolkit: every question has the answer
- * "no".
+ * absent.c: all of cuda.h, engine.h, staged.h and window.h in a library that was built without the CUDA toolkit: every question has
+ * the answer "no".
  */
 #include "cuda/engine.h"
 #include "cuda/overlap.h"
 #include "cuda/staged.h"
+#include "cuda/window.h"
 #include <stdio.h>
 
 static enum choir_status absent(void)
@@ -237,6 +238,48 @@ enum choir_status cuda_overlap_join(struct cuda_overlap *o, struct CUstream_st *
 void cuda_overlap_close(struct cuda_overlap *o)
 {
     (void)o;
+}
+
+/* --- window.h, likewise ----------------------------------------------------------------------------------- */
+
+enum choir_status cuda_part_describe(struct cuda_comm *comm, const void *memory, uint64_t bytes,
+                                     struct cuda_part *part)
+{
+    (void)comm, (void)memory, (void)bytes, (void)part;
+    return absent();
+}
+
+enum choir_status cuda_part_map(struct cuda_comm *comm, const struct cuda_part *part, uint32_t rank,
+                                bool same_process, uint8_t **memory, uint64_t *opened)
+{
+    (void)comm, (void)part, (void)rank, (void)same_process, (void)memory, (void)opened;
+    return absent();
+}
+
+void cuda_part_unmap(struct cuda_comm *comm, uint64_t opened)
+{
+    (void)comm, (void)opened;
+}
+
+enum choir_status cuda_put(struct cuda_comm *comm, struct CUstream_st *stream, void *to,
+                           const void *from, uint64_t bytes)
+{
+    (void)comm, (void)stream, (void)to, (void)from, (void)bytes;
+    return absent();
+}
+
+enum choir_status cuda_signal_raise(struct cuda_comm *comm, struct CUstream_st *stream,
+                                    uint32_t peer, uint32_t signal)
+{
+    (void)comm, (void)stream, (void)peer, (void)signal;
+    return absent();
+}
+
+enum choir_status cuda_signal_take(struct cuda_comm *comm, struct CUstream_st *stream,
+                                   const struct cuda_signal_wait *wait, uint32_t waits)
+{
+    (void)comm, (void)stream, (void)wait, (void)waits;
+    return absent();
 }
 
 /* --- staged.h, likewise ----------------------------------------------------------------------------------- */

@@ -48,6 +48,7 @@ struct cuda_comm {
     /* Kernels, looked up once: of a form, type and op; of a form; of a type. */
     CUfunction combine[CUDA_FORMS][CHOIR_TYPES][CHOIR_OPS], move[CUDA_FORMS];
     CUfunction divide[CHOIR_TYPES], scale[CHOIR_TYPES], mark;
+    CUfunction raise, take; /* signals */
     uint32_t marks_taken;
     struct cuda_retired
         *retired; /* memory of plans that are kept no more: a graph may still have it */

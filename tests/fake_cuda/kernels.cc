@@ -12,6 +12,7 @@
 #include "cuda/kernel/pair.cuh"
 #include "cuda/kernel/plan.cuh"
 #include "cuda/kernel/stream.cuh"
+#include "cuda/kernel/window.cuh"
 #include "tests/fake_cuda/kernels.h"
 #include <stdlib.h>
 
@@ -169,6 +170,20 @@ static void pair_sends(const void *const *parameter, uint64_t *messages, uint64_
     *bytes = ((uint64_t)c.sends.each * c.sends.lanes + c.sends.more) * c.elem;
 }
 
+static void run_raise(ARGUMENTS)
+{
+    (void)threads, (void)s, (void)blocks;
+    if (!number && !thread)
+        signal_raise(*(const cuda_raise_call *)parameter[0]);
+}
+
+static void run_take(ARGUMENTS)
+{
+    (void)threads, (void)s, (void)blocks;
+    if (!number && !thread)
+        signal_take(*(const cuda_take_call *)parameter[0]);
+}
+
 /* --- the table ------------------------------------------------------------------------------------------ */
 
 #define EXCHANGE_BYTES (uint16_t)sizeof(cuda_exchange_call)
@@ -193,7 +208,9 @@ static const fake_kernel kernels[] = {
         CUDA_TYPES(APPLYING){"choir_probe", 1, {4, 0, 0, 0, 0}, false, run_probe, NULL},
     {"choir_mark", 1, {sizeof(cuda_mark_call), 0, 0, 0, 0}, false, run_mark, NULL},
     {"choir_staged_post", 1, {sizeof(cuda_post_call), 0, 0, 0, 0}, false, run_post, NULL},
-    {"choir_staged_wait", 1, {sizeof(cuda_wait_call), 0, 0, 0, 0}, false, run_wait, NULL}};
+    {"choir_staged_wait", 1, {sizeof(cuda_wait_call), 0, 0, 0, 0}, false, run_wait, NULL},
+    {"choir_signal_raise", 1, {sizeof(cuda_raise_call), 0, 0, 0, 0}, false, run_raise, NULL},
+    {"choir_signal_take", 1, {sizeof(cuda_take_call), 0, 0, 0, 0}, false, run_take, NULL}};
 
 const fake_kernel *fake_kernel_at(unsigned i)
 {
