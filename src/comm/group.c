@@ -317,7 +317,7 @@ static enum choir_status prepare_or_enqueue(struct entry *e)
     return comm_staged(e->comm) ? enqueue(e) : CHOIR_OK;
 }
 
-/* Exchanges before collectives, each in call order: the same on both ends of every pair (pass_of). GPU memory that goes through the host
+/* Exchanges before collectives, each in call order: the same on both ends of every pair. GPU memory that goes through the host
  * takes its turns among the others; the rest of device calls has an order of its own. */
 static enum choir_status prepare_all(void)
 {

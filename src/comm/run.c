@@ -102,6 +102,7 @@ static enum choir_status save_inputs(struct comm_task *t)
 static inline void count_op(struct choir_comm *c, const struct comm_call *call, uint32_t signature)
 {
     c->op.sequence = ++c->host.sequence;
+    atomic_store_explicit(&c->host.begun, c->op.sequence, memory_order_release);
     c->op.signature = signature;
     if (call->kind != CHOIR_EXCHANGE)
         watch_record(c, call, signature);

@@ -213,8 +213,9 @@ struct host_comm {
     struct choir_error error;
     uint32_t local_ranks, local_cores; /* on this host */
     uint64_t sequence;                 /* operations begun */
-    uint32_t pass;                     /* of host_pending_advance */
-    uint8_t *scratch;                  /* TMP of the running operation */
+    _Atomic uint64_t begun; /* the same, for who writes for a peer that knew of one (put.c) */
+    uint32_t pass;          /* of host_pending_advance */
+    uint8_t *scratch;       /* TMP of the running operation */
     uint64_t scratch_bytes;
     _Atomic uint64_t shared_bytes, private_bytes;
     _Atomic uint32_t links;

@@ -99,9 +99,12 @@ void host_part_remove(struct host_comm *comm, struct host_part *part)
     pthread_mutex_unlock(&p->lock);
 }
 
-/* A put that fits no part is of a window that is gone, or of a peer that is not believed. */
-static void write_part(struct host_puts *p, const struct choir_frame *f, const void *payload)
+/* A put that fits no part is of a window that is gone, or of a peer that is not believed. What this rank did with its part before
+ * an operation is over before what the peer puts after it: through wires and other ranks, so said once more. */
+static void write_part(struct host_comm *comm, struct host_puts *p, const struct choir_frame *f,
+                       const void *payload)
 {
+    (void)atomic_load_explicit(&comm->begun, memory_order_acquire); /* pairs with count_op */
     pthread_mutex_lock(&p->lock);
     struct host_part *part = p->parts;
     while (part && part->id != f->arg[0])
@@ -120,7 +123,7 @@ void host_put_arrived(struct host_comm *comm, const struct choir_frame *f, void 
     } else if (p) {
         atomic_store_explicit(&p->frames, 1, memory_order_relaxed);
         if (f->kind == HOST_FRAME_PUT)
-            write_part(p, f, payload);
+            write_part(comm, p, f, payload);
         else if (f->arg[0] < CHOIR_SIGNALS) /* pairs with host_signal_take */
             atomic_fetch_add_explicit(&comm->bell->signal[f->from * CHOIR_SIGNALS + f->arg[0]], 1,
                                       memory_order_release);
