@@ -16,8 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What took longer in all, or whose median is so many times the least, measured something else, too: the GPUs are busy. */
-#define TRUSTED_NS 2000000000u
+/* What took longer in all on a GPU, or whose median is so many times the least, measured something else, too: the GPUs are busy. */
+#define TRUSTED_NS 2e9
 #define STEADY 1.5
 
 /* Each form of a message (cuda/bound.h), with one peer and with all; long ones first (cuda/timing.c). Two ranks move 100 MiB
@@ -31,7 +31,7 @@ static const struct exchange {
 #define EXCHANGES base_count(exchange)
 
 struct told { /* by every rank, of its own stream */
-    uint64_t all_ns;
+    double all_ns;
     struct cuda_took took[EXCHANGES];
 };
 struct settled { /* by rank 0 */
@@ -41,7 +41,7 @@ struct settled { /* by rank 0 */
 struct comm_tune {
     enum { TUNE_FLYING, TUNE_TELLING, TUNE_SETTLING } stage;
     bool flying;
-    uint64_t began_ns;
+    uint64_t began_ns, took_ns;
     uint32_t exchanges;
     struct cuda_bound *bound[EXCHANGES];
     struct cuda_timing *timing;
@@ -204,10 +204,10 @@ void tune_free(struct choir_comm *c)
 
 /* The slowest rank's time is the exchange's. False: *why not. */
 static bool take_told(struct choir_comm *c, const struct tree_answers *x, struct tuning *t,
-                      uint64_t *all_ns, char *why, size_t bytes)
+                      char *why, size_t bytes)
 {
     bool steady = true;
-    *all_ns = 0;
+    double all_ns = 0;
     for (size_t i = 0; i < EXCHANGES; i++)
         if (!exchange[i].all || c->host.size > 2)
             t->timing[t->timings++] = (struct tuning_timing){
@@ -215,7 +215,7 @@ static bool take_told(struct choir_comm *c, const struct tree_answers *x, struct
     for (uint32_t r = 0; r < c->host.size; r++) {
         struct told told;
         memcpy(&told, x->blob[r], sizeof(told));
-        *all_ns = base_max(*all_ns, told.all_ns);
+        all_ns = base_max(all_ns, told.all_ns);
         for (uint32_t i = 0; i < t->timings; i++) {
             t->timing[i].ns = base_max(t->timing[i].ns, told.took[i].median_ns);
             steady &= told.took[i].median_ns <= STEADY * told.took[i].least_ns;
@@ -224,20 +224,20 @@ static bool take_told(struct choir_comm *c, const struct tree_answers *x, struct
     if (!steady)
         snprintf(why, bytes, "timings vary: the GPUs are busy");
     else
-        snprintf(why, bytes, "measuring took %.1f s: the GPUs are busy", (double)*all_ns / 1e9);
-    return steady && *all_ns <= TRUSTED_NS;
+        snprintf(why, bytes, "measuring took %.1f s: the GPUs are busy", all_ns / 1e9);
+    return steady && all_ns <= TRUSTED_NS;
 }
 
-static void keep(struct comm_tune *t, const struct tuning *is, uint64_t all_ns)
+static void keep(struct comm_tune *t, const struct tuning *is)
 {
     struct choir_error saved = *base_error_thread(); /* that it is not kept is no error */
     char path[4096];
     if (plan_tuning_keep(is, path, sizeof(path)) == CHOIR_OK) {
         snprintf(t->whence, sizeof(t->whence), "measured in %.1f ms, kept in %s",
-                 (double)all_ns / 1e6, path);
+                 (double)t->took_ns / 1e6, path);
     } else {
         snprintf(t->whence, sizeof(t->whence), "measured in %.1f ms, not kept (%s)",
-                 (double)all_ns / 1e6, base_error_thread()->text);
+                 (double)t->took_ns / 1e6, base_error_thread()->text);
         pthread_mutex_lock(&lock);
         unwritten = *is;
         pthread_mutex_unlock(&lock);
@@ -249,13 +249,12 @@ static struct settled settle(struct choir_comm *c, const struct tree_answers *x)
 {
     struct comm_tune *t = c->device->tune;
     struct tuning *is = &t->tuning, again;
-    uint64_t all_ns;
     char why[200], text[TUNING_TEXT];
-    if (take_told(c, x, is, &all_ns, why, sizeof(why)) &&
+    if (take_told(c, x, is, why, sizeof(why)) &&
         plan_tuned_fit(is->timing, is->timings, &is->tuned, why, sizeof(why))) {
         plan_tuning_dump(is, text);
         if (plan_tuning_parse(text, &again) == CHOIR_OK) { /* as whoever reads it will have it */
-            keep(t, &again, all_ns);
+            keep(t, &again);
             return (struct settled){DEVICE_KEPT, again.tuned};
         }
         snprintf(why, sizeof(why), "%.150s", base_error_thread()->text);
@@ -297,7 +296,7 @@ static enum choir_status in_progress(enum choir_status st)
 static enum choir_status stage_flying(struct choir_comm *c, struct comm_tune *t)
 {
     struct told told = {.all_ns = 0};
-    enum choir_status st = cuda_timing_test(t->timing, told.took);
+    enum choir_status st = cuda_timing_test(t->timing, told.took, &told.all_ns);
     if (st != CHOIR_OK)
         return st;
     device_look(c); /* kernels that gave up have ended too */
@@ -306,7 +305,7 @@ static enum choir_status stage_flying(struct choir_comm *c, struct comm_tune *t)
         *base_error_thread() = c->host.error;
         return st;
     }
-    told.all_ns = base_now_ns() - t->began_ns;
+    t->took_ns = base_now_ns() - t->began_ns;
     land(t);
     t->stage = TUNE_TELLING;
     return in_progress(tree_start(c, &told, sizeof(told)));

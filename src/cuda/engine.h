@@ -121,11 +121,12 @@ struct cuda_repeat {
 enum choir_status cuda_timing_start(struct cuda_comm *comm, const struct cuda_repeat *repeat,
                                     uint32_t repeats, uint64_t limit_ns,
                                     struct cuda_timing **timing);
-/* CHOIR_OK: all have ended. took[i]: by one operation, over the batches of a repetition. */
+/* CHOIR_OK: all have ended. took[i]: by one operation, over the batches of a repetition; all_ns: by all that was timed. */
 struct cuda_took {
     double least_ns, median_ns;
 };
-enum choir_status cuda_timing_test(struct cuda_timing *timing, struct cuda_took *took);
+enum choir_status cuda_timing_test(struct cuda_timing *timing, struct cuda_took *took,
+                                   double *all_ns);
 void cuda_timing_free(struct cuda_timing *timing);
 
 #endif
