@@ -340,7 +340,7 @@ static void count_one(const struct tuning *t, const char *path, void *arg)
 static void files(void)
 {
     uint64_t seed = test_seed();
-    char folder[512], path[1024], text[TUNING_TEXT];
+    char folder[512], path[1024];
     struct tuning t = some_tuning(&seed), other = some_tuning(&seed), back;
     struct stat st;
     int n = 0;
@@ -356,7 +356,18 @@ static void files(void)
     CHECK(!plan_tuning_find(other.key, &back, path, sizeof(path)));
     plan_tuning_each(count_one, &n);
     CHECK_EQ(n, 1);
-    /* In the other's place; others may write it; no file; empty; too long; a link to nothing. */
+}
+
+/* In another's place; written by others; empty; too long; no file at all. */
+static void foreign_files(void)
+{
+    uint64_t seed = test_seed();
+    char folder[512], path[1024], text[TUNING_TEXT];
+    struct tuning t = some_tuning(&seed), other = some_tuning(&seed), back;
+    int n = 0;
+    test_path(folder, sizeof(folder), "foreign");
+    use_folder(folder);
+    CHECK_OK(plan_tuning_keep(&t, path, sizeof(path)));
     CHECK(!plan_tuning_find(other.key, &back, path, sizeof(path)));
     plan_tuning_dump(&t, text);
     put_text(path, text, 0600);
@@ -379,7 +390,6 @@ static void files(void)
     CHECK(!plan_tuning_find(other.key, &back, path, sizeof(path)));
     CHECK_NE(plan_tuning_keep(&other, path, sizeof(path)), CHOIR_OK);
     rmdir(path);
-    n = 0;
     plan_tuning_each(count_one, &n);
     CHECK_EQ(n, 1); /* and nothing half written is left */
 }
@@ -458,5 +468,5 @@ static void writers(void)
 }
 
 TEST_MAIN(TEST(recovered), TEST(noise), TEST(nonsense), TEST(simulator), TEST(key), TEST(numbers),
-          TEST(round_trip), TEST(names), TEST(fuzz), TEST(out_of_range), TEST(files), TEST(folders),
-          TEST(writers))
+          TEST(round_trip), TEST(names), TEST(fuzz), TEST(out_of_range), TEST(files),
+          TEST(foreign_files), TEST(folders), TEST(writers))

@@ -463,6 +463,7 @@ enum choir_status device_settle(struct choir_comm *c);
 /* Links of another communicator are being measured: memory is better not allocated or freed, for that may wait for kernels. */
 bool device_waits(void);
 bool device_measures(const struct choir_comm *c); /* its own, by kernels that are under way */
+void device_landed(struct choir_comm *c);         /* they have ended, or soon will have */
 void device_stage(struct choir_comm *c, struct device_met met);
 void device_close(struct choir_comm *c);
 uint64_t device_bytes(const struct choir_comm *c);

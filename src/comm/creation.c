@@ -294,6 +294,7 @@ enum choir_status creation_advance(struct choir_comm *c)
         atomic_store(&c->state, COMM_READY);
         return st;
     }
+    device_landed(c); /* other creations need not wait until it is destroyed */
     struct choir_error *e = base_error_thread();
     if (c->host_open)
         host_comm_break(&c->host, st,

@@ -22,6 +22,7 @@ struct comm_device {
     uint32_t tick; /* of a kernel that waits, and since when, as the timer saw it */
     uint64_t told_ns, since_ns, logged_ns;
     struct comm_tune *tune;
+    _Atomic bool measures; /* kernels that measure links may be under way */
 };
 /* The decision table, from these constants. */
 enum choir_status device_table(struct choir_comm *c, const struct plan_tuned *tuned);

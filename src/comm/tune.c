@@ -40,7 +40,6 @@ struct settled { /* by rank 0 */
 };
 struct comm_tune {
     enum { TUNE_FLYING, TUNE_TELLING, TUNE_SETTLING } stage;
-    bool flying;
     uint64_t began_ns, took_ns;
     uint32_t exchanges;
     struct cuda_bound *bound[EXCHANGES];
@@ -61,7 +60,13 @@ bool device_waits(void)
 
 bool device_measures(const struct choir_comm *c)
 {
-    return c->device && c->device->tune && c->device->tune->flying;
+    return c->device && atomic_load(&c->device->measures);
+}
+
+void device_landed(struct choir_comm *c)
+{
+    if (c->device && atomic_exchange(&c->device->measures, false))
+        atomic_fetch_sub(&flying, 1);
 }
 
 /* --- rank 0 decides --------------------------------------------------------------------------------- */
@@ -173,30 +178,28 @@ static enum choir_status fly(struct choir_comm *c, struct comm_tune *t)
     if (st != CHOIR_OK)
         return st;
     t->began_ns = base_now_ns();
-    t->flying = true; /* some may be, whatever happens */
     atomic_fetch_add(&flying, 1);
+    atomic_store(&c->device->measures, true); /* some may be, whatever happens */
     st = cuda_timing_start(c->device->gpu, repeat, t->exchanges, device_limit(c), &t->timing);
     return st == CHOIR_OK ? CHOIR_IN_PROGRESS : st;
 }
 
-static void land(struct comm_tune *t)
+static void land(struct choir_comm *c)
 {
+    struct comm_tune *t = c->device->tune;
     cuda_timing_free(t->timing);
     t->timing = NULL;
     while (t->exchanges)
         cuda_bound_free(t->bound[--t->exchanges]);
-    if (t->flying)
-        atomic_fetch_sub(&flying, 1);
-    t->flying = false;
+    device_landed(c);
 }
 
 void tune_free(struct choir_comm *c)
 {
-    struct comm_tune *t = c->device->tune;
-    if (!t)
+    if (!c->device->tune)
         return;
-    land(t);
-    free(t);
+    land(c);
+    free(c->device->tune);
     c->device->tune = NULL;
 }
 
@@ -306,7 +309,7 @@ static enum choir_status stage_flying(struct choir_comm *c, struct comm_tune *t)
         return st;
     }
     t->took_ns = base_now_ns() - t->began_ns;
-    land(t);
+    land(c);
     t->stage = TUNE_TELLING;
     return in_progress(tree_start(c, &told, sizeof(told)));
 }

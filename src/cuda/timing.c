@@ -7,6 +7,8 @@
 #include "cuda/bound.h"
 #include <stdlib.h>
 
+#define SIGNATURE 0x74696d65u /* of no call of the program */
+
 struct cuda_timing {
     struct cuda_comm *comm;
     uint32_t repeats;
@@ -19,7 +21,8 @@ struct cuda_timing {
 static enum choir_status enqueue(struct cuda_timing *t, const struct cuda_bound *bound,
                                  uint32_t times)
 {
-    struct cuda_work w = {.bound = bound, .stream = t->comm->stream, .type = CHOIR_UINT8};
+    struct cuda_work w = {
+        .bound = bound, .stream = t->comm->stream, .type = CHOIR_UINT8, .signature = SIGNATURE};
     enum choir_status st = CHOIR_OK;
     for (uint32_t i = 0; i < times && st == CHOIR_OK; i++)
         st = cuda_enqueue(t->comm, &w);

@@ -378,20 +378,32 @@ static void group_of_one_thread(void)
     CHECK_EQ(test_reap(pid, 60000), 0);
 }
 
-/* At its 20th launch, in the middle of the exchanges, the last rank is gone. */
+/* At its 20th launch, in the middle of the exchanges, the last rank is gone. The creation that failed, not destroyed yet, is
+ * in no other's way. */
 static void dying_body(int rank, int size, void *arg)
 {
     const struct job *j = arg;
+    struct choir_config config = CHOIR_CONFIG_INIT;
+    struct choir_error e = {.bytes = sizeof(e)};
+    struct choir_id alone;
     struct gpu g;
-    choir_comm *c = NULL;
+    choir_comm *c = NULL, *next;
     if (rank == size - 1)
         setenv("FAKE_CUDA_LAUNCHES", "20", 1);
+    config.blocking = rank != 0;
     gpu_open(&g, rank);
-    CHECK_EQ(choir_comm_create(&j->id[0], rank, size, NULL, &c), CHOIR_ERR_PEER_DEAD);
-    CHECK(!c);
-    struct choir_error e = {.bytes = sizeof(e)};
-    CHECK_OK(choir_comm_last_error(NULL, &e));
+    enum choir_status st = choir_comm_create(&j->id[0], rank, size, &config, &c);
+    for (; st == CHOIR_IN_PROGRESS; st = choir_comm_status(c))
+        test_sleep_ms(1);
+    CHECK_EQ(st, CHOIR_ERR_PEER_DEAD);
+    CHECK_EQ(c != NULL, rank == 0);
+    CHECK_OK(choir_comm_last_error(c, &e));
     CHECK_EQ(e.peer, size - 1);
+    CHECK_OK(choir_id_create(&alone));
+    CHECK_OK(choir_comm_create(&alone, 0, 1, NULL, &next));
+    CHECK_OK(choir_comm_destroy(next));
+    if (c)
+        CHECK_OK(choir_comm_destroy(c));
     gpu_close(&g); /* no kernel hangs */
 }
 

@@ -134,7 +134,7 @@ int test_main(int argc, char **argv, const struct test_case *cases, size_t count
 {
     signal(SIGALRM, late);
     test_deadline(60);
-    setenv("CHOIR_TUNE", "off", 0); /* a test measures nothing, and writes nothing into its user's home */
+    setenv("CHOIR_TUNE", "off", 0); /* a test writes nothing into its user's home */
     setvbuf(stdout, NULL, _IOLBF, 0);
     running.thread = gettid();
     size_t ran = 0, skipped = 0;
