@@ -360,7 +360,12 @@ enum choir_status creation_start_members(struct choir_comm *c, uint64_t key, uin
     c->host.key = key;
     c->host.member = members;
     enum choir_status st = begin(c, rank, size, STAGE_OPEN);
-    return st == CHOIR_OK ? open_host(c) : st;
+    if (st == CHOIR_OK)
+        st = open_host(c);
+    if (st != CHOIR_OK)
+        return st;
+    st = stage_open(c);
+    return st == CHOIR_IN_PROGRESS ? CHOIR_OK : st;
 }
 
 static void drive(void *arg)
