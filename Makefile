@@ -104,7 +104,7 @@ $(BUILD)/tests/test_cuda_reduce_device: tests/test_cuda_reduce.cc $(wildcard src
 	$(NVCC) -x cu -std=c++17 -O3 -fmad=false -arch=sm_90 $(CPPFLAGS) -c -o $@.o $<
 	$(NVCC) -o $@ $@.o $(filter %.o,$^) $(filter %.a,$^) $(LIBS)
 
-include perf/targets.mk tests/check/targets.mk tools/install.mk
+include shims/nccl/nccl.mk perf/targets.mk tests/check/targets.mk tools/install.mk
 
 .PHONY: clean
 clean:

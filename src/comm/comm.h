@@ -426,6 +426,9 @@ enum choir_status device_side(struct choir_comm *c, const struct comm_side *side
                               struct choir_stream *stream);
 /* What call_algorithm says of a host call; of a communicator with GPUs. */
 const char *device_algorithm(const struct choir_comm *c, const struct comm_call *call);
+/* The shape that it has there, and what prices it. */
+const struct plan_cluster *device_cluster(const struct choir_comm *c, const struct comm_call *call,
+                                          struct choir_shape *shape);
 enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
                              struct choir_stream *stream);
 /* list: its memory may change. */

@@ -136,6 +136,16 @@ const char *device_algorithm(const struct choir_comm *c, const struct comm_call 
     return flat ? flat : plan_table_choose(c->device->table, &shape, false);
 }
 
+const struct plan_cluster *device_cluster(const struct choir_comm *c, const struct comm_call *call,
+                                          struct choir_shape *shape)
+{
+    if (c->device)
+        device_shape(c, call, c->host.rank, shape);
+    else
+        call_shape(c, call, shape);
+    return c->device ? &c->device->cluster : &c->cluster;
+}
+
 static enum choir_status bind_call(struct choir_comm *c, const struct comm_call *call,
                                    uint64_t scratch_bytes, struct cuda_bound **bound)
 {

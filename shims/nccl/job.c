@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * job.c: making communicators. Where a communicator is blocking, a job runs in its call, or those of a group side by side in
+ * threads, so that one thread may make all ranks of a communicator. Else each has a thread of its own, and the call returns
+ * ncclInProgress; the handle is there from the start, so that it can be asked and aborted.
+ */
+#include "shims/nccl/internal.h"
+#include "base/base.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static void job_free(struct nccl_job *job)
+{
+    free(job->exclude);
+    free(job);
+}
+
+static bool wanted(const struct nccl_job *job)
+{
+    return !job->comm || atomic_load(&job->comm->item.life) == NCCL_LIVE;
+}
+
+/* A communicator that is not blocking is there before it is ready. Nobody frees it meanwhile: the job is in it. */
+static enum choir_status await(struct nccl_job *job, choir_comm *made)
+{
+    enum choir_status st;
+    while ((st = choir_comm_status(made)) == CHOIR_IN_PROGRESS && wanted(job))
+        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    return st == CHOIR_IN_PROGRESS ? CHOIR_ERR_ABORTED : st;
+}
+
+static ncclResult_t make(struct nccl_job *job)
+{
+    struct nccl_config own = job->comm ? job->comm->config : (struct nccl_config){0};
+    struct choir_config config = nccl_config_choir(&own);
+    choir_comm *made = NULL;
+    ncclResult_t r = nccl_gpu_enter(&job->gpu);
+    if (r != ncclSuccess)
+        return r;
+    config.blocking = job->blocking;
+    enum choir_status st = job->run(job, &config, &made);
+    nccl_gpu_leave(&job->gpu);
+    if (st >= 0 && job->comm && made) {
+        atomic_store(&job->comm->choir, made);
+        if (st == CHOIR_IN_PROGRESS)
+            st = await(job, made);
+        if (st == CHOIR_OK) {
+            choir_comm_rank(made, &job->comm->rank);
+            choir_comm_size(made, &job->comm->size);
+        } else {
+            choir_comm_last_error(made, base_error_thread());
+        }
+    }
+    return nccl_result(st, job->call);
+}
+
+static void finish(struct nccl_job *job, ncclResult_t r)
+{
+    ncclComm_t c = job->comm;
+    if (r != ncclSuccess)
+        snprintf(job->text, sizeof(job->text), "%s", nccl_error_text());
+    job->result = r;
+    if (c) {
+        atomic_store(&c->result, r);
+        /* The caller of one that is not blocking ends it when it hears of it. */
+        if (r != ncclSuccess && job->blocking && nccl_comm_end(c, true))
+            *job->out = NULL;
+        nccl_comm_drop(c);
+    }
+    if (job->parent)
+        nccl_comm_drop(job->parent);
+}
+
+/* Both stay entered while it runs; either may have been aborted since the call. */
+static void run(struct nccl_job *job)
+{
+    ncclComm_t c = job->comm, parent = job->parent;
+    ncclResult_t r = c ? nccl_comm_enter_any(c, job->call) : ncclSuccess;
+    if (r == ncclSuccess) {
+        r = parent ? nccl_comm_enter_any(parent, job->call) : ncclSuccess;
+        if (r == ncclSuccess) {
+            r = make(job);
+            if (parent)
+                nccl_comm_leave(parent);
+        }
+        if (c)
+            nccl_comm_leave(c);
+    }
+    finish(job, r);
+}
+
+static void *in_thread(void *job)
+{
+    run(job);
+    return NULL;
+}
+
+static void *in_background(void *arg)
+{
+    struct nccl_job *job = arg;
+    ncclComm_t parent = job->parent;
+    if (parent)
+        nccl_comm_hold(parent);
+    run(job);
+    if (parent) {
+        atomic_fetch_sub(&parent->pending, 1);
+        nccl_comm_drop(parent);
+    }
+    job_free(job);
+    return NULL;
+}
+
+static ncclResult_t start_background(struct nccl_job *job)
+{
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    if (job->parent)
+        atomic_fetch_add(&job->parent->pending, 1);
+    int failed = pthread_create(&job->thread, &attr, in_background, job);
+    pthread_attr_destroy(&attr);
+    if (!failed)
+        return ncclInProgress;
+    ncclResult_t r =
+        nccl_fail(ncclSystemError, "%s: no thread to make a communicator in", job->call);
+    if (job->parent)
+        atomic_fetch_sub(&job->parent->pending, 1);
+    finish(job, r);
+    job_free(job);
+    return r;
+}
+
+/* The last one here, the others beside it. */
+static ncclResult_t run_blocking(struct nccl_job **list, uint32_t count)
+{
+    ncclResult_t first = ncclSuccess;
+    uint32_t started = 0;
+    while (started + 1 < count &&
+           !pthread_create(&list[started]->thread, NULL, in_thread, list[started]))
+        started++;
+    if (started + 1 == count)
+        run(list[started]);
+    else
+        for (uint32_t i = started; i < count; i++)
+            finish(list[i], nccl_fail(ncclSystemError, "%s: no thread to make a communicator in",
+                                      list[i]->call));
+    for (uint32_t i = 0; i < count; i++) {
+        if (i < started)
+            pthread_join(list[i]->thread, NULL);
+        if (first == ncclSuccess && list[i]->result != ncclSuccess) {
+            first = list[i]->result;
+            nccl_error_set(list[i]->text);
+        }
+        job_free(list[i]);
+    }
+    return first;
+}
+
+ncclResult_t nccl_jobs_run(struct nccl_job **list, uint32_t count, ncclResult_t failed)
+{
+    ncclResult_t r = ncclInProgress;
+    for (uint32_t i = 0; failed != ncclSuccess && i < count; i++) {
+        finish(list[i], failed);
+        job_free(list[i]);
+    }
+    if (!count || failed != ncclSuccess)
+        return failed;
+    if (list[0]->blocking) /* so are the others: group.c */
+        return run_blocking(list, count);
+    for (uint32_t i = 0; i < count; i++) {
+        ncclResult_t one = start_background(list[i]);
+        r = one == ncclInProgress ? r : one;
+    }
+    return r;
+}
+
+ncclResult_t nccl_job_submit(struct nccl_job *proto)
+{
+    struct nccl_job *job = malloc(sizeof(*job));
+    if (!job) {
+        free(proto->exclude);
+        if (proto->comm)
+            nccl_comm_end(proto->comm, false);
+        return nccl_fail(ncclSystemError, "%s: out of memory", proto->call);
+    }
+    *job = *proto;
+    *job->out = job->comm;
+    if (job->comm)
+        nccl_comm_hold(job->comm);
+    if (job->parent)
+        nccl_comm_hold(job->parent);
+    if (!nccl_group_open())
+        return nccl_jobs_run(&job, 1, ncclSuccess);
+    ncclResult_t r = nccl_group_add_job(job);
+    return r == ncclSuccess ? r : nccl_jobs_run(&job, 1, r);
+}
