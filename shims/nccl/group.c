@@ -180,7 +180,7 @@ ncclResult_t nccl_group_end(ncclSimInfo_t *info)
     if (r == ncclSuccess && info)
         r = nccl_simulate_check(info);
     r = nccl_jobs_run(g.job, g.jobs, r);
-    if ((r == ncclSuccess || r == ncclInProgress) && g.tasks) {
+    if ((r == ncclSuccess || r == ncclInProgress) && (g.tasks || info)) {
         ncclResult_t ran = info ? nccl_simulate(g.task, g.tasks, info) : run_tasks();
         r = ran == ncclSuccess ? r : ran;
     }

@@ -56,25 +56,38 @@ static double message_ns(const struct nccl_task *t)
                (k->beta_ns + k->rank_beta_ns + k->shared_beta_ns);
 }
 
+static ncclResult_t one_price(const struct nccl_task *t, double *ns)
+{
+    ncclResult_t r = nccl_comm_enter_closing(t->comm, "ncclGroupSimulateEnd");
+    if (r != ncclSuccess)
+        return r;
+    if (t->call >= NCCL_SEND)
+        *ns = message_ns(t);
+    else if (t->count)
+        r = nccl_result(price(t, ns), "ncclGroupSimulateEnd");
+    nccl_comm_leave(t->comm);
+    return r;
+}
+
+/* Calls of one communicator run one after another, communicators side by side. */
 ncclResult_t nccl_simulate(const struct nccl_task *task, uint32_t count, ncclSimInfo_t *info)
 {
-    double total = 0;
+    double longest = 0;
     for (uint32_t i = 0; i < count; i++) {
-        const struct nccl_task *t = &task[i];
-        double ns = 0;
-        ncclResult_t r = nccl_comm_enter_closing(t->comm, "ncclGroupSimulateEnd");
-        if (r != ncclSuccess)
-            return r;
-        if (t->call >= NCCL_SEND)
-            ns = message_ns(t);
-        else if (t->count)
-            r = nccl_result(price(t, &ns), "ncclGroupSimulateEnd");
-        nccl_comm_leave(t->comm);
-        if (r != ncclSuccess)
-            return r;
-        total += ns;
+        double sum = 0;
+        bool seen = false;
+        for (uint32_t k = 0; k < i && !seen; k++)
+            seen = task[k].comm == task[i].comm;
+        for (uint32_t k = i; k < count && !seen; k++) {
+            double ns = 0;
+            ncclResult_t r = task[k].comm == task[i].comm ? one_price(&task[k], &ns) : ncclSuccess;
+            if (r != ncclSuccess)
+                return r;
+            sum += ns;
+        }
+        longest = base_max(longest, sum);
     }
     if (info->size >= offsetof(ncclSimInfo_t, estimatedTime) + sizeof(info->estimatedTime))
-        info->estimatedTime = (float)(total / 1e3);
+        info->estimatedTime = (float)(longest / 1e3);
     return ncclSuccess;
 }
