@@ -5,13 +5,9 @@
  * one thread.
  */
 #include "tests/lib/shim.h"
-#include "choir.h"
 #include <math.h>
-#include <pthread.h>
 
 enum { MOST = 4099 }; /* elements of a rank's block */
-
-static ncclUniqueId id;
 
 /* --- numbers: small integers, exact in every type ----------------------------------------------------- */
 
@@ -104,12 +100,9 @@ struct rank {
 static struct rank begin(int rank, int size)
 {
     struct rank r = {.rank = rank, .size = size};
-    NCCL_OK(shim.CommInitRank(&r.comm, size, id, rank));
-    int is = -1;
-    NCCL_OK(shim.CommUserRank(r.comm, &is));
-    CHECK_EQ(is, rank);
-    NCCL_OK(shim.CommCount(r.comm, &is));
-    CHECK_EQ(is, size);
+    int is;
+    r.comm = shim_make(rank, size);
+    shim_place_is(r.comm, rank, size);
     NCCL_OK(shim.CommCuDevice(r.comm, &is));
     CHECK_EQ(is, -1);
     r.in = malloc((size_t)MOST * 8 * (size_t)size);
@@ -366,36 +359,20 @@ static void scaled(int rank, int size, void *arg)
 
 /* --- cases ----------------------------------------------------------------------------------------------- */
 
-static void as_threads(int size, void (*fn)(int, int, void *))
-{
-    shim_load();
-    NCCL_OK(shim.GetUniqueId(&id));
-    test_threads(size, fn, NULL);
-}
-
-static void as_processes(int size, void (*fn)(int, int, void *))
-{
-    struct choir_id of;
-    shim_load();
-    test_id(&of);
-    memcpy(&id, &of, sizeof(id));
-    test_processes(size, fn, NULL);
-}
-
 static void processes(void)
 {
-    as_processes(2, every_collective);
-    as_processes(4, messages);
-    as_processes(3, scaled);
+    shim_processes(2, every_collective);
+    shim_processes(4, messages);
+    shim_processes(3, scaled);
 }
 
 static void threads(void)
 {
     for (int size = 1; size <= TEST_BY_EFFORT(3, 5, 5); size += 1 + (size == 3))
-        as_threads(size, every_collective);
-    as_threads(5, messages);
-    as_threads(1, messages);
-    as_threads(2, scaled);
+        shim_threads(size, every_collective);
+    shim_threads(5, messages);
+    shim_threads(1, messages);
+    shim_threads(2, scaled);
 }
 
 static void in_one_thread(void)

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 struct shim shim;
+ncclUniqueId shim_id;
+static pthread_barrier_t meet;
 
 static void find(void *library, const char *name, void *at)
 {
@@ -59,4 +61,74 @@ ncclResult_t shim_wait(ncclComm_t comm)
             return r;
     }
     FAIL("a communicator is in progress for ever");
+}
+
+void shim_sum_is(ncclComm_t comm, int value, int want)
+{
+    int sum = -1;
+    NCCL_OK(shim.AllReduce(&value, &sum, 1, ncclInt32, ncclSum, comm, NULL));
+    CHECK_EQ(sum, want);
+}
+
+void shim_place_is(ncclComm_t comm, int rank, int size)
+{
+    int got;
+    NCCL_OK(shim.CommUserRank(comm, &got));
+    CHECK_EQ(got, rank);
+    NCCL_OK(shim.CommCount(comm, &got));
+    CHECK_EQ(got, size);
+}
+
+void shim_meet(void)
+{
+    pthread_barrier_wait(&meet);
+}
+
+void shim_threads(int size, void (*fn)(int rank, int size, void *arg))
+{
+    shim_load();
+    NCCL_OK(shim.GetUniqueId(&shim_id));
+    pthread_barrier_init(&meet, NULL, (unsigned)size);
+    test_threads(size, fn, NULL);
+    pthread_barrier_destroy(&meet);
+}
+
+void shim_processes(int size, void (*fn)(int rank, int size, void *arg))
+{
+    struct choir_id id;
+    shim_load();
+    test_id(&id);
+    memcpy(&shim_id, &id, sizeof(id));
+    test_processes(size, fn, NULL);
+}
+
+ncclComm_t shim_make(int rank, int size)
+{
+    ncclComm_t comm;
+    NCCL_OK(shim.CommInitRank(&comm, size, shim_id, rank));
+    return comm;
+}
+
+static void *wait_in_group(void *arg)
+{
+    struct shim_waiter *w = arg;
+    int x = 1, y;
+    NCCL_OK(shim.GroupStart());
+    NCCL_OK(shim.AllReduce(&x, &y, 1, ncclInt32, ncclSum, w->comm, NULL));
+    NCCL_OK(shim.AllGather(&x, &y, 0, ncclInt32, w->comm, NULL));
+    w->result = shim.GroupEnd();
+    return NULL;
+}
+
+void shim_waiter_start(struct shim_waiter *w, ncclComm_t comm)
+{
+    *w = (struct shim_waiter){.comm = comm};
+    CHECK_EQ(pthread_create(&w->thread, NULL, wait_in_group, w), 0);
+    test_sleep_ms(60);
+}
+
+ncclResult_t shim_waiter_end(struct shim_waiter *w)
+{
+    pthread_join(w->thread, NULL);
+    return w->result;
 }

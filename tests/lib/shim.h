@@ -5,8 +5,10 @@
 
 #include "shims/nccl/nccl.h"
 #include "tests/lib/test.h"
+#include <pthread.h>
 
 /* Every function that has a twin. */
+/* clang-format off */
 #define SHIM_LIST(X)                                                                               \
     X(AllGather)                                                                                   \
     X(AllReduce) X(AlltoAll) X(Bcast) X(Broadcast) X(CommAbort) X(CommCount) X(CommCuDevice) X(    \
@@ -34,6 +36,7 @@
                                                                         TeamRankToWorld)           \
                                                                         X(TeamWorld) X(WaitSignal) \
                                                                             X(WinGetUserPtr)
+/* clang-format on */
 
 extern struct shim {
 #define SHIM_MEMBER(name) __typeof__(&nccl##name) name;
@@ -51,5 +54,21 @@ void *shim_load(void);
 void shim_is(int result, int want, const char *text, const char *what, const char *file, int line);
 /* Polls ncclCommGetAsyncError until it is no longer ncclInProgress. */
 ncclResult_t shim_wait(ncclComm_t comm);
+void shim_sum_is(ncclComm_t comm, int value, int want); /* all ranks call it, each with a value */
+void shim_place_is(ncclComm_t comm, int rank, int size);
+/* Ranks as threads, with a fresh id, and a barrier for all of them; or as processes. */
+extern ncclUniqueId shim_id;
+void shim_meet(void);
+void shim_threads(int size, void (*fn)(int rank, int size, void *arg));
+void shim_processes(int size, void (*fn)(int rank, int size, void *arg));
+ncclComm_t shim_make(int rank, int size);
+/* A thread that waits in a group for a rank that never comes; the group's result, when it has ended. */
+struct shim_waiter {
+    ncclComm_t comm;
+    pthread_t thread;
+    ncclResult_t result;
+};
+void shim_waiter_start(struct shim_waiter *waiter, ncclComm_t comm);
+ncclResult_t shim_waiter_end(struct shim_waiter *waiter);
 
 #endif
