@@ -40,6 +40,15 @@ ncclResult_t nccl_fail(ncclResult_t result, const char *format, ...)
     return result;
 }
 
+ncclResult_t nccl_refuse(const char *call, const char *why)
+{
+    char text[TEXT_BYTES];
+    snprintf(text, sizeof(text), "%s: %s", call, why);
+    nccl_error_set(text);
+    base_log(BASE_INFO, -1, "nccl: %s", text);
+    return ncclInvalidUsage;
+}
+
 /* ncclTimeout is of 2.30; programs of before take it for no result at all, so lateness is a remote error, as a dead peer is. */
 ncclResult_t nccl_result_of(enum choir_status status)
 {

@@ -170,11 +170,14 @@ void nccl_comm_drop(ncclComm_t comm)
     nccl_pool_give(&comms, comm);
 }
 
-/* Calls in it end within their own deadlines; an abort is heard by those that wait for a rank, at once. */
+/* Calls in it end within their own deadlines; an abort is heard by those that wait for a rank, at once. In the child of a fork there
+ * are none, whatever the count was. */
 static void wait_for_calls(ncclComm_t comm, bool abort)
 {
     for (uint32_t turn = 0; atomic_load(&comm->active); turn++) {
         choir_comm *c = atomic_load(&comm->choir);
+        if (c && choir_comm_status(c) == CHOIR_ERR_FORKED)
+            return;
         if (abort && c)
             choir_comm_abort(c);
         nanosleep(&(struct timespec){.tv_nsec = turn < 50 ? 20000 : 1000000}, NULL);

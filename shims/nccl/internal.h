@@ -29,6 +29,8 @@
 /* Leaves a text for ncclGetLastError and the log; returns result. */
 ncclResult_t nccl_fail(ncclResult_t result, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* What is not offered: ncclInvalidUsage, and no line in the log of a program that only asks. */
+ncclResult_t nccl_refuse(const char *call, const char *why);
 /* A status of Choir as NCCL's result; of an error the thread's record becomes the text, behind the name of the call. */
 ncclResult_t nccl_result(enum choir_status status, const char *call);
 ncclResult_t nccl_result_of(enum choir_status status); /* without a text */

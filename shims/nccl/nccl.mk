@@ -10,4 +10,4 @@ $(SHIM_NCCL): $(SHIM_OBJ) shims/nccl/nccl.map $(BUILD)/libchoir_internal.a
 	$(CC) -shared -Wl,-soname,libnccl.so.2 -Wl,--version-script=shims/nccl/nccl.map -Wl,-z,defs,-z,nodelete \
 	    -Wl,-Bsymbolic-functions -o $@ $(SHIM_OBJ) $(BUILD)/libchoir_internal.a $(LIBS) $(LDFLAGS)
 	ln -sf libnccl.so.2 $(BUILD)/lib/libnccl.so
-$(filter $(BUILD)/tests/test_nccl_%,$(TESTS)): | $(SHIM_NCCL)
+$(filter $(BUILD)/tests/test_nccl_%,$(TESTS)) $(BUILD)/tests/test_gpu_nccl: | $(SHIM_NCCL)

@@ -12,7 +12,7 @@
 #define REFUSED(name, why, parameters)                                                             \
     NCCL_EXPORT ncclResult_t nccl##name parameters                                                 \
     {                                                                                              \
-        return nccl_group_note(nccl_fail(ncclInvalidUsage, "nccl" #name ": " why));                \
+        return nccl_group_note(nccl_refuse("nccl" #name, why));                                    \
     }                                                                                              \
     NCCL_TWIN(ncclResult_t, name, parameters)
 #pragma GCC diagnostic ignored "-Wunused-parameter"
@@ -47,7 +47,7 @@ REFUSED(GinInboxA2ACreateRequirement, NO_KERNELS,
 
 NCCL_EXPORT int ncclLLA2ACalcSlots(int maxElts, int maxEltSize)
 {
-    nccl_fail(ncclInvalidUsage, "ncclLLA2ACalcSlots: " NO_KERNELS);
+    nccl_refuse("ncclLLA2ACalcSlots", NO_KERNELS);
     return 0;
 }
 NCCL_TWIN(int, LLA2ACalcSlots, (int maxElts, int maxEltSize));
@@ -147,7 +147,7 @@ REFUSED(ParamGetAllParameterKeys, NO_SETTINGS, (const char ***table, int *tableL
 
 NCCL_EXPORT void ncclParamDumpAll(void)
 {
-    nccl_fail(ncclInvalidUsage, "ncclParamDumpAll: " NO_SETTINGS);
+    nccl_refuse("ncclParamDumpAll", NO_SETTINGS);
 }
 NCCL_TWIN(void, ParamDumpAll, (void));
 

@@ -8,8 +8,7 @@ static ncclResult_t refuse(ncclComm_t comm, const char *call)
     if (r != ncclSuccess)
         return r;
     nccl_comm_leave(comm);
-    return nccl_fail(ncclInvalidUsage,
-                     "%s: Choir has no put and no signals yet; use ncclSend and ncclRecv", call);
+    return nccl_refuse(call, "Choir has no put and no signals yet; use ncclSend and ncclRecv");
 }
 
 NCCL_EXPORT ncclResult_t ncclPutSignal(const void *localbuff, size_t count, ncclDataType_t datatype,

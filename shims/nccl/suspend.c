@@ -8,9 +8,8 @@ static ncclResult_t refuse(ncclComm_t comm, const char *call)
     if (r != ncclSuccess)
         return r;
     nccl_comm_leave(comm);
-    return nccl_fail(ncclInvalidUsage,
-                     "%s: Choir cannot give a communicator's memory back yet; destroy it instead",
-                     call);
+    return nccl_refuse(call,
+                       "Choir cannot give a communicator's memory back yet; destroy it instead");
 }
 
 NCCL_EXPORT ncclResult_t ncclCommSuspend(ncclComm_t comm, int flags)

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libnccl.so.2 on GPU memory and CUDA streams: ranks as threads with a device each, and all devices in one thread, which does not
+ * make them current for its calls; a made operation that is destroyed before it runs; an abort of kernels that wait.
+ */
+#include "tests/gpu/gpu.h"
+#include "tests/lib/shim.h"
+
+#define COUNT 5000
+
+static void fill(struct gpu *g, void *to, float value)
+{
+    static _Thread_local float host[COUNT];
+    for (int i = 0; i < COUNT; i++)
+        host[i] = value + (float)(i % 7);
+    gpu_put(g, to, host, sizeof(host));
+}
+
+/* times * (value of fill) + plus, everywhere. */
+static void check(struct gpu *g, const void *from, float times, float plus)
+{
+    static _Thread_local float host[COUNT];
+    gpu_get(g, host, from, sizeof(host));
+    for (int i = 0; i < COUNT; i++)
+        if (host[i] != times * (float)(i % 7) + plus)
+            FAIL("element %d is %g, not %g", i, (double)host[i],
+                 (double)(times * (float)(i % 7) + plus));
+}
+
+static void load(void)
+{
+    setenv("CHOIR_NCCL_HOST", "0", 1);
+    shim_load();
+}
+
+/* --- ranks as threads --------------------------------------------------------------------------------------- */
+
+static void operations(struct gpu *g, ncclComm_t comm, int rank, int size, float *in, float *out)
+{
+    float half = .5f, sum = (float)(size * (size - 1) / 2), *scale = gpu_alloc(g, 4);
+    int next = (rank + 1) % size, last = (rank + size - 1) % size;
+    ncclRedOp_t op;
+    fill(g, in, (float)rank);
+    NCCL_OK(shim.AllReduce(in, out, COUNT, ncclFloat32, ncclSum, comm, g->stream));
+    check(g, out, (float)size, sum);
+    NCCL_OK(shim.GroupStart());
+    NCCL_OK(shim.Send(in, COUNT, ncclFloat32, next, comm, g->stream));
+    NCCL_OK(shim.Recv(out, COUNT, ncclFloat32, last, comm, g->stream));
+    NCCL_OK(shim.GroupEnd());
+    check(g, out, 1, (float)last);
+    NCCL_OK(shim.Broadcast(rank ? NULL : in, out, COUNT, ncclFloat32, 0, comm, g->stream));
+    check(g, out, 1, 0);
+    NCCL_OK(shim.RedOpCreatePreMulSum(&op, &half, ncclFloat32, ncclScalarHostImmediate, comm));
+    NCCL_OK(shim.AllReduce(in, out, COUNT, ncclFloat32, op, comm, g->stream));
+    NCCL_OK(shim.RedOpDestroy(op, comm));
+    check(g, out, (float)size / 2, sum / 2);
+    half = 2;
+    gpu_put(g, scale, &half, 4);
+    NCCL_OK(shim.RedOpCreatePreMulSum(&op, scale, ncclFloat32, ncclScalarDevice, comm));
+    NCCL_OK(shim.AllReduce(in, out, COUNT, ncclFloat32, op, comm, g->stream));
+    NCCL_OK(shim.RedOpDestroy(op, comm));
+    check(g, out, 2 * (float)size, 2 * sum);
+    gpu_free(g, scale);
+}
+
+static void memory(ncclComm_t comm)
+{
+    void *m, *user, *handle;
+    ncclWindow_t window;
+    uint64_t total = 0;
+    NCCL_OK(shim.MemAlloc(&m, 100));
+    NCCL_OK(shim.CommWindowRegister(comm, m, 4096, &window, NCCL_WIN_COLL_SYMMETRIC));
+    NCCL_OK(shim.WinGetUserPtr(comm, window, &user));
+    CHECK(user == m);
+    NCCL_OK(shim.CommWindowDeregister(comm, window));
+    NCCL_OK(shim.CommRegister(comm, m, 100, &handle));
+    NCCL_OK(shim.CommDeregister(comm, handle));
+    NCCL_OK(shim.CommMemStats(comm, ncclStatGpuMemTotal, &total));
+    CHECK_LT(0, total);
+    /* Not freed here: to free memory waits for what runs on the device. */
+}
+
+static void rank_body(int rank, int size, void *arg)
+{
+    (void)arg;
+    struct gpu g;
+    ncclComm_t child;
+    int device;
+    gpu_open(&g, rank);
+    ncclComm_t comm = shim_make(rank, size);
+    shim_place_is(comm, rank, size);
+    NCCL_OK(shim.CommCuDevice(comm, &device));
+    CHECK_EQ(device, g.ordinal);
+    float *in = gpu_alloc(&g, COUNT * 4), *out = gpu_alloc(&g, COUNT * 4);
+    for (int round = 0; round < 3; round++)
+        operations(&g, comm, rank, size, in, out);
+    memory(comm);
+    NCCL_OK(shim.CommSplit(comm, 0, -rank, &child, NULL));
+    operations(&g, child, size - 1 - rank, size, in, out);
+    NCCL_OK(shim.CommDestroy(child));
+    NCCL_OK(shim.CommFinalize(comm));
+    NCCL_OK(shim.CommDestroy(comm));
+    gpu_free(&g, out);
+    gpu_free(&g, in);
+    gpu_close(&g);
+}
+
+static void threads(void)
+{
+    if (!gpu_count())
+        test_skip("no GPU");
+    load();
+    shim_threads(2, rank_body);
+}
+
+/* --- kernels that wait for a rank that does not come -------------------------------------------------------- */
+
+static void abort_body(int rank, int size, void *arg)
+{
+    (void)arg;
+    struct gpu g;
+    ncclResult_t r = ncclSuccess;
+    gpu_open(&g, rank);
+    ncclComm_t comm = shim_make(rank, size);
+    float *in = gpu_alloc(&g, COUNT * 4), *out = gpu_alloc(&g, COUNT * 4);
+    if (!rank) {
+        NCCL_OK(shim.AllReduce(in, out, COUNT, ncclFloat32, ncclSum, comm, g.stream));
+        test_sleep_ms(50);
+        NCCL_OK(shim.CommAbort(comm)); /* waits for the stream, which has ended then */
+        GPU_OK(g.cu->cuStreamSynchronize(g.stream));
+    } else {
+        for (int i = 0; i < 20000 && r == ncclSuccess; i++, test_sleep_ms(1))
+            NCCL_OK(shim.CommGetAsyncError(comm, &r));
+        CHECK_EQ(r, ncclRemoteError);
+        NCCL_OK(shim.CommAbort(comm));
+    }
+    gpu_free(&g, out);
+    gpu_free(&g, in);
+    gpu_close(&g);
+}
+
+static void abort_waiting(void)
+{
+    if (!gpu_count())
+        test_skip("no GPU");
+    load();
+    shim_threads(2, abort_body);
+}
+
+/* --- all devices in one thread ------------------------------------------------------------------------------ */
+
+static void one_thread(void)
+{
+    enum { MOST = 4 };
+    struct gpu g[MOST];
+    ncclComm_t comm[MOST], half[MOST];
+    float *in[MOST], *out[MOST];
+    int n = gpu_count(), device[MOST];
+    n = n > MOST ? MOST : n;
+    if (n < 2)
+        test_skip("one thread for several GPUs: there is %d", n);
+    load();
+    for (int r = 0; r < n; r++) {
+        gpu_open(&g[r], r);
+        in[r] = gpu_alloc(&g[r], COUNT * 4), out[r] = gpu_alloc(&g[r], COUNT * 4);
+        fill(&g[r], in[r], (float)r);
+        device[r] = g[r].ordinal;
+    }
+    NCCL_OK(shim.CommInitAll(comm, n, device));
+    NCCL_OK(shim.GroupStart());
+    for (int r = 0; r < n; r++)
+        NCCL_OK(shim.CommSplit(comm[r], 0, -r, &half[r], NULL));
+    NCCL_OK(shim.GroupEnd());
+    for (int k = 0; k < 2; k++) {
+        NCCL_OK(shim.GroupStart());
+        for (int r = 0; r < n; r++)
+            NCCL_OK(shim.AllReduce(in[r], out[r], COUNT, ncclFloat32, ncclSum,
+                                   k ? half[r] : comm[r], g[r].stream));
+        NCCL_OK(shim.GroupEnd());
+        for (int r = 0; r < n; r++) {
+            GPU_OK(g[r].cu->cuCtxSetCurrent(g[r].context));
+            check(&g[r], out[r], (float)n, (float)(n * (n - 1) / 2));
+        }
+    }
+    for (int r = 0; r < n; r++) {
+        NCCL_OK(shim.CommDestroy(half[r]));
+        NCCL_OK(shim.CommDestroy(comm[r]));
+    }
+}
+
+TEST_MAIN(TEST(threads), TEST(abort_waiting), TEST(one_thread))
