@@ -27,6 +27,13 @@ static void check(struct gpu *g, const void *from, float times, float plus)
                  (double)(times * (float)(i % 7) + plus));
 }
 
+/* Asked before this process uses CUDA, and no more after. */
+static int gpus(void)
+{
+    static int n = -1;
+    return n < 0 ? (n = gpu_count()) : n;
+}
+
 static void load(void)
 {
     setenv("CHOIR_NCCL_HOST", "0", 1);
@@ -107,7 +114,7 @@ static void rank_body(int rank, int size, void *arg)
 
 static void threads(void)
 {
-    if (!gpu_count())
+    if (!gpus())
         test_skip("no GPU");
     load();
     shim_threads(2, rank_body);
@@ -141,7 +148,7 @@ static void abort_body(int rank, int size, void *arg)
 
 static void abort_waiting(void)
 {
-    if (!gpu_count())
+    if (!gpus())
         test_skip("no GPU");
     load();
     shim_threads(2, abort_body);
@@ -155,7 +162,7 @@ static void one_thread(void)
     struct gpu g[MOST];
     ncclComm_t comm[MOST], half[MOST];
     float *in[MOST], *out[MOST];
-    int n = gpu_count(), device[MOST];
+    int n = gpus(), device[MOST];
     n = n > MOST ? MOST : n;
     if (n < 2)
         test_skip("one thread for several GPUs: there is %d", n);
