@@ -254,7 +254,6 @@ static void refused(void)
 {
     ncclTeam_t t;
     ncclMultimemHandle_t mm = {NULL};
-    ncclWaitSignalDesc_t d = {1, 0, 0, 0};
     ncclCommProperties_t props = {.size = sizeof(props), .magic = NCCL_API_MAGIC};
     void *p;
     int n;
@@ -281,6 +280,7 @@ static void refused(void)
     REFUSES(GinInboxA2ACreateRequirement(t, 1, 1, NULL, NULL), "device API");
     CHECK_EQ(shim.LLA2ACalcSlots(4, 4), 0);
     NCCL_OK(shim.CommQueryProperties(comm, &props));
+    CHECK(props.hostRmaSupport);
     CHECK(!props.deviceApiSupport && !props.multimemSupport && props.ginType == NCCL_GIN_TYPE_NONE);
     CHECK(props.nRanks == 1 && props.rank == 0 && props.nLsaTeams == 1);
     props.size = offsetof(ncclCommProperties_t, nLsaTeams); /* of before */
@@ -298,9 +298,6 @@ static void refused(void)
     REFUSES(ParamGetParameter("x", &s, &n), "settings");
     REFUSES(ParamGetAllParameterKeys(&keys, &n), "settings");
     shim.ParamDumpAll();
-    REFUSES(PutSignal(&n, 1, ncclInt32, 0, NULL, 0, 0, 0, 0, comm, NULL), "ncclPutSignal");
-    REFUSES(Signal(0, 0, 0, 0, comm, NULL), "ncclSignal");
-    REFUSES(WaitSignal(1, &d, comm, NULL), "ncclWaitSignal");
     REFUSES(CommSuspend(comm, NCCL_SUSPEND_MEM), "memory");
     REFUSES(CommResume(comm), "ncclCommResume");
     NCCL_FAILS(shim.CommSuspend(comm, 2), ncclInvalidArgument, "flags");

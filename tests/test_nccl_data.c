@@ -303,6 +303,91 @@ static void one_thread(void)
     NCCL_OK(shim.GroupEnd());
 }
 
+/* --- one-sided ------------------------------------------------------------------------------------------- */
+
+/* Each rank puts into all parts, its own too, at its own place, twice; the last signal covers all that went before it. */
+static void puts_and_signals(int rank, int size, void *arg)
+{
+    (void)arg;
+    enum { EACH = 3000 };
+    struct rank r = begin(rank, size);
+    int32_t *part, *from = calloc(EACH, 4);
+    ncclWindow_t window = NULL;
+    ncclWaitSignalDesc_t *wait = calloc((size_t)size, sizeof(*wait));
+    size_t bytes = (size_t)size * EACH * 4, place = (size_t)rank * EACH * 4;
+    CHECK(from && wait);
+    NCCL_OK(shim.MemAlloc((void **)&part, bytes));
+    NCCL_OK(shim.CommWindowRegister(r.comm, part, bytes, &window, NCCL_WIN_COLL_SYMMETRIC));
+    CHECK(window != NULL);
+    for (int p = 0; p < size; p++)
+        wait[p] = (ncclWaitSignalDesc_t){2, p, 0, 0};
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < EACH; i++)
+            from[i] = (rank * 10 + round) * EACH + i;
+        if (round % 2)
+            NCCL_OK(shim.GroupStart());
+        for (int p = 0; p < size; p++) {
+            NCCL_OK(shim.PutSignal(from, EACH, ncclInt32, p, window, place, 0, 0, 0, r.comm, NULL));
+            NCCL_OK(shim.Signal(p, 0, 0, 0, r.comm, NULL));
+        }
+        NCCL_OK(shim.WaitSignal(size, wait, r.comm, NULL));
+        if (round % 2) {
+            memset(wait, 0x7f, (size_t)size * sizeof(*wait)); /* they were copied */
+            NCCL_OK(shim.GroupEnd());
+            for (int p = 0; p < size; p++)
+                wait[p] = (ncclWaitSignalDesc_t){2, p, 0, 0};
+        }
+        for (int p = 0; p < size; p++)
+            for (int i = 0; i < EACH; i++)
+                CHECK_EQ(part[p * EACH + i], (p * 10 + round) * EACH + i);
+        NCCL_OK(
+            shim.AllReduce(from, r.out, 1, ncclInt32, ncclSum, r.comm, NULL)); /* all have looked */
+    }
+    CHECK_EQ(shim.PutSignal(from, EACH, ncclInt32, 0, window, bytes, 0, 0, 0, r.comm, NULL),
+             ncclInvalidArgument);
+    NCCL_OK(shim.CommWindowDeregister(r.comm, window));
+    NCCL_FAILS(shim.PutSignal(from, 1, ncclInt32, 0, window, 0, 0, 0, 0, r.comm, NULL),
+               ncclInvalidArgument, "window");
+    /* One that is left open goes with its communicator. */
+    NCCL_OK(shim.CommWindowRegister(r.comm, part, bytes, &window, NCCL_WIN_DEFAULT));
+    free(from);
+    free(wait);
+    end(&r);
+    NCCL_OK(shim.MemFree(part));
+}
+
+/* Windows of all ranks by one thread, in a group; puts in another, as a ring. */
+static void windows_in_one_thread(void)
+{
+    enum { N = 3 };
+    ncclComm_t comm[N];
+    ncclWindow_t window[N];
+    int64_t *part[N], value[N];
+    NCCL_OK(shim.CommInitAll(comm, N, NULL));
+    NCCL_OK(shim.GroupStart());
+    for (int r = 0; r < N; r++) {
+        value[r] = 1000 + r;
+        NCCL_OK(shim.MemAlloc((void **)&part[r], 4096));
+        NCCL_OK(shim.CommWindowRegister(comm[r], part[r], 4096, &window[r], 0));
+        CHECK(window[r] == NULL); /* not yet */
+    }
+    NCCL_OK(shim.GroupEnd());
+    NCCL_OK(shim.GroupStart());
+    for (int r = 0; r < N; r++) {
+        ncclWaitSignalDesc_t last = {1, (r + N - 1) % N, 0, 0};
+        NCCL_OK(shim.WaitSignal(1, &last, comm[r], NULL));
+        NCCL_OK(shim.PutSignal(&value[r], 1, ncclInt64, (r + 1) % N, window[r], 8, 0, 0, 0, comm[r],
+                               NULL));
+    }
+    NCCL_OK(shim.GroupEnd());
+    for (int r = 0; r < N; r++)
+        CHECK_EQ(part[r][1], 1000 + (r + N - 1) % N);
+    for (int r = 0; r < N; r++) {
+        NCCL_OK(shim.CommDestroy(comm[r]));
+        NCCL_OK(shim.MemFree(part[r]));
+    }
+}
+
 /* --- made operations ------------------------------------------------------------------------------------- */
 
 static void scaled(int rank, int size, void *arg)
@@ -364,6 +449,7 @@ static void processes(void)
     shim_processes(2, every_collective);
     shim_processes(4, messages);
     shim_processes(3, scaled);
+    shim_processes(3, puts_and_signals);
 }
 
 static void threads(void)
@@ -373,12 +459,14 @@ static void threads(void)
     shim_threads(5, messages);
     shim_threads(1, messages);
     shim_threads(2, scaled);
+    shim_threads(4, puts_and_signals);
 }
 
 static void in_one_thread(void)
 {
     shim_load();
     one_thread();
+    windows_in_one_thread();
 }
 
 TEST_MAIN(TEST(processes), TEST(threads), TEST(in_one_thread))

@@ -298,6 +298,34 @@ static void memory(void)
     NCCL_OK(shim.CommWindowDeregister(comm, w));
     NCCL_FAILS(shim.CommWindowDeregister(comm, w), ncclInvalidArgument, "win");
     NCCL_OK(shim.CommWindowDeregister(comm, NULL));
+    ncclWaitSignalDesc_t d = {1, 0, 0, 0};
+    NCCL_OK(shim.CommWindowRegister(comm, m, 10000, &w, 0));
+#define WRONG_PUT(sigIdx, ctx, flags, text)                                                        \
+    NCCL_FAILS(shim.PutSignal(&one, 1, ncclInt64, 0, w, 0, sigIdx, ctx, flags, comm, NULL),        \
+               ncclInvalidArgument, text)
+    WRONG_PUT(1, 0, 0, "sigIdx");
+    WRONG_PUT(0, 1, 0, "ctx");
+    WRONG_PUT(0, 0, 1, "flags");
+    NCCL_FAILS(shim.PutSignal(NULL, 1, ncclInt64, 0, w, 0, 0, 0, 0, comm, NULL),
+               ncclInvalidArgument, "localbuff");
+    NCCL_FAILS(shim.PutSignal(&one, 1, ncclInt64, 1, w, 0, 0, 0, 0, comm, NULL),
+               ncclInvalidArgument, "peer 1");
+    NCCL_FAILS(shim.PutSignal(&one, 1, ncclInt64, 0, NULL, 0, 0, 0, 0, comm, NULL),
+               ncclInvalidArgument, "peerWin");
+    NCCL_FAILS(shim.PutSignal(&one, 1, ncclInt64, 0, w, 9999, 0, 0, 0, comm, NULL),
+               ncclInvalidArgument, "ncclPutSignal");
+    NCCL_FAILS(shim.Signal(0, 0, 3, 0, comm, NULL), ncclInvalidArgument, "ctx");
+    NCCL_FAILS(shim.WaitSignal(0, &d, comm, NULL), ncclInvalidArgument, "nDesc");
+    NCCL_FAILS(shim.WaitSignal(1, NULL, comm, NULL), ncclInvalidArgument, "signalDescs");
+    d.opCnt = 0;
+    NCCL_FAILS(shim.WaitSignal(1, &d, comm, NULL), ncclInvalidArgument, "opCnt");
+    d.opCnt = 1, d.peer = 4;
+    NCCL_FAILS(shim.WaitSignal(1, &d, comm, NULL), ncclInvalidArgument, "peer 4");
+    /* Given back in the group that puts into it. */
+    NCCL_OK(shim.GroupStart());
+    NCCL_OK(shim.PutSignal(&one, 1, ncclInt64, 0, w, 0, 0, 0, 0, comm, NULL));
+    NCCL_OK(shim.CommWindowDeregister(comm, w));
+    NCCL_FAILS(shim.GroupEnd(), ncclInvalidArgument, "window");
     NCCL_OK(shim.CommMemStats(comm, ncclStatGpuMemTotal, &total));
     CHECK_LT(0, total);
     NCCL_OK(shim.CommMemStats(comm, ncclStatGpuMemPersist, &one));

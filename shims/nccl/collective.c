@@ -5,6 +5,7 @@
  */
 #include "shims/nccl/internal.h"
 #include "choir_cuda.h"
+#include <stdlib.h>
 
 const char *nccl_task_name(const struct nccl_task *t)
 {
@@ -17,7 +18,10 @@ const char *nccl_task_name(const struct nccl_task *t)
                                        [NCCL_GATHER] = "ncclGather",
                                        [NCCL_SCATTER] = "ncclScatter",
                                        [NCCL_SEND] = "ncclSend",
-                                       [NCCL_RECV] = "ncclRecv"};
+                                       [NCCL_RECV] = "ncclRecv",
+                                       [NCCL_PUT_SIGNAL] = "ncclPutSignal",
+                                       [NCCL_SIGNAL] = "ncclSignal",
+                                       [NCCL_WAIT_SIGNAL] = "ncclWaitSignal"};
     return name[t->call];
 }
 
@@ -46,19 +50,43 @@ static bool reduces(const struct nccl_task *t)
     return t->call == NCCL_ALL_REDUCE || t->call == NCCL_REDUCE || t->call == NCCL_REDUCE_SCATTER;
 }
 
+static bool sends(const struct nccl_task *t, bool root)
+{
+    switch (t->call) {
+    case NCCL_RECV:
+    case NCCL_SIGNAL:
+    case NCCL_WAIT_SIGNAL:
+        return false;
+    case NCCL_BROADCAST:
+    case NCCL_SCATTER:
+        return root;
+    default:
+        return true;
+    }
+}
+
+static bool receives(const struct nccl_task *t, bool root)
+{
+    switch (t->call) {
+    case NCCL_REDUCE:
+    case NCCL_GATHER:
+        return root;
+    default:
+        return t->call == NCCL_RECV || t->call < NCCL_SEND;
+    }
+}
+
 /* Forgets the buffers that this rank has no part in, and asks for the others. */
 static ncclResult_t check_buffers(struct nccl_task *t)
 {
-    bool root = t->root == t->comm->rank;
-    bool send =
-        t->call != NCCL_RECV && (root || (t->call != NCCL_BROADCAST && t->call != NCCL_SCATTER));
-    bool recv =
-        t->call != NCCL_SEND && (root || (t->call != NCCL_REDUCE && t->call != NCCL_GATHER));
+    bool root = t->root == t->comm->rank, send = sends(t, root), recv = receives(t, root);
     t->send = send ? t->send : NULL;
     t->recv = recv ? t->recv : NULL;
     if (t->count && ((send && !t->send) || (recv && !t->recv)))
         return nccl_fail(ncclInvalidArgument, "%s: %s is NULL", nccl_task_name(t),
-                         send && !t->send ? "sendbuff" : "recvbuff");
+                         t->call == NCCL_PUT_SIGNAL ? "localbuff"
+                         : send && !t->send         ? "sendbuff"
+                                                    : "recvbuff");
     return ncclSuccess;
 }
 
@@ -79,7 +107,10 @@ static ncclResult_t check(struct nccl_task *t)
         return nccl_fail(ncclInvalidArgument,
                          "%s: stream is not NULL; on host memory (CHOIR_NCCL_HOST) there are none",
                          name);
-    if (t->call >= NCCL_SEND && t->root == t->comm->rank && !nccl_group_open())
+    if (t->call >= NCCL_PUT_SIGNAL && (r = nccl_rma_check(t)) != ncclSuccess)
+        return r;
+    if ((t->call == NCCL_SEND || t->call == NCCL_RECV) && t->root == t->comm->rank &&
+        !nccl_group_open())
         return nccl_fail(ncclInvalidUsage,
                          "%s: peer %d is this rank; put both halves into one group", name, t->root);
     return check_buffers(t);
@@ -121,6 +152,10 @@ ncclResult_t nccl_task_run(const struct nccl_task *t)
     case NCCL_RECV:
         st = choir_recv(c, t->recv, t->count, t->type, t->root, s);
         break;
+    case NCCL_PUT_SIGNAL:
+    case NCCL_SIGNAL:
+    case NCCL_WAIT_SIGNAL:
+        return nccl_rma_run(t, c, s);
     }
     return nccl_result(st, nccl_task_name(t));
 }
@@ -150,6 +185,8 @@ ncclResult_t nccl_task_submit(struct nccl_task t)
         r = checked(&t);
         nccl_comm_leave(t.comm);
     }
+    if (r != ncclSuccess || !nccl_group_open())
+        free(t.rma.wait);
     return nccl_group_note(r);
 }
 

@@ -24,6 +24,7 @@ static pthread_key_t key;
 static void clear(void)
 {
     for (uint32_t i = 0; i < g.tasks; i++) {
+        free(g.task[i].rma.wait);
         nccl_op_drop(g.task[i].comm, g.task[i].op);
         nccl_comm_drop(g.task[i].comm);
     }

@@ -163,6 +163,7 @@ void nccl_comm_drop(ncclComm_t comm)
 {
     if (atomic_fetch_sub(&comm->refs, 1) > 1)
         return;
+    nccl_buffer_end_all(comm);
     choir_comm *c = atomic_exchange(&comm->choir, NULL);
     if (c)
         choir_comm_destroy(c);

@@ -7,8 +7,9 @@
  *   handle.c      handles: live or not, in use      job.c     what makes communicators, here or in threads
  *   life.c        create, end, ask                  child.c   split, shrink, grow
  *   collective.c  collectives and messages          group.c   groups            simulate.c  ncclGroupSimulateEnd
- *   op.c          ncclRedOp*                        memory.c  memory, registration, windows
- *   rma.c         put, signal, wait                 gpu.c     the CUDA device of a communicator
+ *   op.c          ncclRedOp*                        memory.c  memory and its registration
+ *   window.c      windows                           rma.c     put, signal, wait
+ *   gpu.c         the CUDA device of a communicator suspend.c memory given back
  *   refused.c     what is not offered
  */
 #ifndef SHIMS_NCCL_INTERNAL_H
@@ -106,6 +107,25 @@ struct nccl_op {
     uint64_t freed;         /* when it had no handle any more */
 };
 
+/* A registration or a window, of one communicator; what is left when that is freed goes with it. */
+enum nccl_use { NCCL_REGION, NCCL_WINDOW };
+struct nccl_buffer {
+    struct nccl_item item;
+    enum nccl_use use;
+    ncclComm_t comm;
+    struct nccl_buffer *next; /* of comm */
+    void *memory;
+    size_t bytes;
+    choir_region *region;
+    choir_window *window; /* NULL: Choir has none for such memory, so nothing can be put there */
+};
+struct nccl_buffer *nccl_buffer_new(enum nccl_use use, ncclComm_t comm, void *memory, size_t bytes);
+/* comm's, live, of this use; NULL: there is no such thing. */
+struct nccl_buffer *nccl_buffer_find(enum nccl_use use, ncclComm_t comm, const void *handle);
+/* Takes it out of comm and gives it back, once; false: somebody else did. */
+bool nccl_buffer_end(struct nccl_buffer *buffer);
+void nccl_buffer_end_all(ncclComm_t comm);
+
 struct ncclComm {
     struct nccl_item item;
     _Atomic uint32_t active; /* calls that are in it */
@@ -120,7 +140,8 @@ struct ncclComm {
     struct nccl_gpu gpu;
     ncclUniqueId grow; /* ncclCommGetUniqueId */
     bool has_grow;
-    pthread_mutex_t lock; /* of ops */
+    pthread_mutex_t lock; /* of what follows */
+    struct nccl_buffer *buffers;
     struct nccl_op op[NCCL_OPS_MADE];
     uint64_t op_clock;
 };
@@ -138,18 +159,21 @@ void nccl_comm_drop(ncclComm_t comm);
 bool nccl_comm_end(ncclComm_t comm, bool abort);
 
 /* --- job.c ---------------------------------------------------------------------------------------- */
-/* Making a communicator. A job of a blocking one ends before its call (or its group) returns; jobs of one group run side by
- * side. Others have a thread. */
+/* What takes other ranks: making a communicator or a window. A job of a blocking communicator ends before its call (or its group)
+ * returns; jobs of one group run side by side. Others have a thread. */
 struct nccl_job {
     enum choir_status (*run)(struct nccl_job *job, const struct choir_config *config,
                              choir_comm **made);
     const char *call;
     ncclComm_t comm,
         parent;      /* the one that is made: NULL if none is; the one it is made of, or NULL */
-    ncclComm_t *out; /* where the caller has its handle */
+    ncclComm_t *out; /* where the caller has its handle, if one is made */
+    void (*done)(struct nccl_job *job); /* hears the result; or NULL */
     bool blocking;
     ncclUniqueId id;
     int rank, size, color, key, *exclude, excludes, flags;
+    struct nccl_buffer *buffer; /* of a window */
+    ncclWindow_t *win;
     struct nccl_gpu gpu;
     ncclResult_t result;
     char text[512];
@@ -171,7 +195,10 @@ enum nccl_call {
     NCCL_GATHER,
     NCCL_SCATTER,
     NCCL_SEND,
-    NCCL_RECV
+    NCCL_RECV,
+    NCCL_PUT_SIGNAL,
+    NCCL_SIGNAL,
+    NCCL_WAIT_SIGNAL
 };
 struct nccl_task {
     enum nccl_call call;
@@ -185,10 +212,22 @@ struct nccl_task {
     cudaStream_t stream;
     choir_op made; /* what op is in Choir */
     enum choir_type type;
+    struct {
+        ncclWindow_t window;
+        size_t offset;
+        struct choir_signal_wait *wait; /* the task's own */
+        uint32_t waits;
+        int signal, context;
+        unsigned flags;
+    } rma;
 };
 ncclResult_t nccl_task_submit(struct nccl_task task);
 ncclResult_t nccl_task_run(const struct nccl_task *task); /* its communicator is entered */
 const char *nccl_task_name(const struct nccl_task *task);
+/* rma.c: of one-sided calls. */
+ncclResult_t nccl_rma_check(const struct nccl_task *task);
+ncclResult_t nccl_rma_run(const struct nccl_task *task, choir_comm *comm, choir_stream *stream);
+bool nccl_rma_offered(const ncclComm_t comm);
 ncclResult_t nccl_type(ncclDataType_t datatype, const char *call, enum choir_type *type);
 
 void nccl_group_start(void);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * job.c: making communicators. Where a communicator is blocking, a job runs in its call, or those of a group side by side in
- * threads, so that one thread may make all ranks of a communicator. Else each has a thread of its own, and the call returns
+ * job.c: making communicators and windows. Where a communicator is blocking, a job runs in its call, or those of a group side by
+ * side in threads, so that one thread may make all ranks of one. Else each has a thread of its own, and the call returns
  * ncclInProgress; the handle is there from the start, so that it can be asked and aborted.
  */
 #include "shims/nccl/internal.h"
@@ -68,6 +68,8 @@ static void finish(struct nccl_job *job, ncclResult_t r)
             *job->out = NULL;
         nccl_comm_drop(c);
     }
+    if (job->done)
+        job->done(job);
     if (job->parent)
         nccl_comm_drop(job->parent);
 }
@@ -122,8 +124,7 @@ static ncclResult_t start_background(struct nccl_job *job)
     pthread_attr_destroy(&attr);
     if (!failed)
         return ncclInProgress;
-    ncclResult_t r =
-        nccl_fail(ncclSystemError, "%s: no thread to make a communicator in", job->call);
+    ncclResult_t r = nccl_fail(ncclSystemError, "%s: no thread for it", job->call);
     if (job->parent)
         atomic_fetch_sub(&job->parent->pending, 1);
     finish(job, r);
@@ -143,8 +144,7 @@ static ncclResult_t run_blocking(struct nccl_job **list, uint32_t count)
         run(list[started]);
     else
         for (uint32_t i = started; i < count; i++)
-            finish(list[i], nccl_fail(ncclSystemError, "%s: no thread to make a communicator in",
-                                      list[i]->call));
+            finish(list[i], nccl_fail(ncclSystemError, "%s: no thread for it", list[i]->call));
     for (uint32_t i = 0; i < count; i++) {
         if (i < started)
             pthread_join(list[i]->thread, NULL);
@@ -185,7 +185,8 @@ ncclResult_t nccl_job_submit(struct nccl_job *proto)
         return nccl_fail(ncclSystemError, "%s: out of memory", proto->call);
     }
     *job = *proto;
-    *job->out = job->comm;
+    if (job->out)
+        *job->out = job->comm;
     if (job->comm)
         nccl_comm_hold(job->comm);
     if (job->parent)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * memory.c: memory, registrations and windows. Nothing of Choir needs them to move data fast on host memory, and on GPUs data goes
- * through the library's own: a window here is a handle that knows its buffer.
+ * memory.c: memory and its registration. Nothing of Choir needs either to move data fast on host memory, and on GPUs data goes through
+ * the library's own: what is registered is a handle that knows its buffer.
  */
 #include "shims/nccl/internal.h"
 
@@ -48,45 +48,63 @@ NCCL_TWIN(ncclResult_t, MemFree, (void *ptr));
 
 /* --- handles of buffers --------------------------------------------------------------------------- */
 
-struct buffer { /* a registration or a window */
-    struct nccl_item item;
-    ncclComm_t comm;
-    void *memory;
-    choir_region *region;
-};
-static struct nccl_pool regions = {
-    .bytes = sizeof(struct buffer), .count = 64, .lock = PTHREAD_MUTEX_INITIALIZER};
-static struct nccl_pool windows = {
-    .bytes = sizeof(struct buffer), .count = 64, .lock = PTHREAD_MUTEX_INITIALIZER};
+static struct nccl_pool buffers = {
+    .bytes = sizeof(struct nccl_buffer), .count = 64, .lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* Its communicator is entered, so nobody else ends it meanwhile but by a call that is one too many. */
-static struct buffer *find(struct nccl_pool *pool, const void *handle, ncclComm_t comm)
+struct nccl_buffer *nccl_buffer_new(enum nccl_use use, ncclComm_t comm, void *memory, size_t bytes)
 {
-    struct buffer *b = (struct buffer *)(uintptr_t)handle;
-    return nccl_pool_has(pool, handle) && atomic_load(&b->item.life) == NCCL_LIVE && b->comm == comm
+    struct nccl_buffer *b = nccl_pool_take(&buffers);
+    if (!b)
+        return NULL;
+    b->use = use;
+    b->comm = comm;
+    b->memory = memory;
+    b->bytes = bytes;
+    pthread_mutex_lock(&comm->lock);
+    b->next = comm->buffers;
+    comm->buffers = b;
+    pthread_mutex_unlock(&comm->lock);
+    return b;
+}
+
+struct nccl_buffer *nccl_buffer_find(enum nccl_use use, ncclComm_t comm, const void *handle)
+{
+    struct nccl_buffer *b = (struct nccl_buffer *)(uintptr_t)handle;
+    return nccl_pool_has(&buffers, handle) && atomic_load(&b->item.life) == NCCL_LIVE &&
+                   b->comm == comm && b->use == use
                ? b
                : NULL;
 }
 
-static bool claim(struct buffer *b)
+bool nccl_buffer_end(struct nccl_buffer *b)
 {
     uint32_t live = NCCL_LIVE;
-    return atomic_compare_exchange_strong(&b->item.life, &live, NCCL_LEAVING);
+    if (!atomic_compare_exchange_strong(&b->item.life, &live, NCCL_LEAVING))
+        return false;
+    pthread_mutex_lock(&b->comm->lock);
+    struct nccl_buffer **at = &b->comm->buffers;
+    while (*at != b)
+        at = &(*at)->next;
+    *at = b->next;
+    pthread_mutex_unlock(&b->comm->lock);
+    choir_window_destroy(b->window);
+    if (b->region)
+        choir_deregister(atomic_load(&b->comm->choir), b->region);
+    nccl_pool_give(&buffers, b);
+    return true;
 }
 
-static struct buffer *new_buffer(struct nccl_pool *pool, ncclComm_t comm, void *memory)
+void nccl_buffer_end_all(ncclComm_t comm)
 {
-    struct buffer *b = nccl_pool_take(pool);
-    if (b)
-        b->comm = comm, b->memory = memory;
-    return b;
+    while (comm->buffers)
+        nccl_buffer_end(comm->buffers);
 }
 
 /* --- registration --------------------------------------------------------------------------------- */
 
 static ncclResult_t add_region(ncclComm_t comm, void *memory, size_t bytes, void **handle)
 {
-    struct buffer *b = new_buffer(&regions, comm, memory);
+    struct nccl_buffer *b = nccl_buffer_new(NCCL_REGION, comm, memory, bytes);
     if (!b)
         return nccl_fail(ncclSystemError, "ncclCommRegister: out of memory");
     ncclResult_t r = nccl_result(
@@ -94,7 +112,7 @@ static ncclResult_t add_region(ncclComm_t comm, void *memory, size_t bytes, void
     if (r == ncclSuccess)
         *handle = b;
     else
-        nccl_pool_give(&regions, b);
+        nccl_buffer_end(b);
     return r;
 }
 
@@ -129,15 +147,10 @@ static ncclResult_t deregister(ncclComm_t comm, void *handle)
     ncclResult_t r = nccl_comm_enter_closing(comm, "ncclCommDeregister");
     if (r != ncclSuccess)
         return r;
-    struct buffer *b = find(&regions, handle, comm);
-    if (!b || !claim(b)) {
+    struct nccl_buffer *b = nccl_buffer_find(NCCL_REGION, comm, handle);
+    if (!b || !nccl_buffer_end(b))
         r = nccl_fail(ncclInvalidArgument, "ncclCommDeregister: handle is not of comm, or was "
                                            "given back");
-    } else {
-        r = nccl_result(choir_deregister(atomic_load(&comm->choir), b->region),
-                        "ncclCommDeregister");
-        nccl_pool_give(&regions, b);
-    }
     nccl_comm_leave(comm);
     return r;
 }
@@ -147,87 +160,3 @@ NCCL_EXPORT ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle)
     return nccl_group_note(deregister(comm, handle));
 }
 NCCL_TWIN(ncclResult_t, CommDeregister, (const ncclComm_t comm, void *handle));
-
-/* --- windows -------------------------------------------------------------------------------------- */
-
-static ncclResult_t check_window(const void *memory, size_t bytes, const ncclWindow_t *win,
-                                 int flags)
-{
-    const char *wrong = NULL;
-    if (!win)
-        wrong = "win is NULL";
-    else if (!memory || !bytes)
-        wrong = memory ? "size is 0" : "buff is NULL";
-    else if ((uintptr_t)memory % NCCL_WIN_REQUIRED_ALIGNMENT)
-        wrong = "buff does not begin at a multiple of 4096";
-    else if (flags & ~(NCCL_WIN_COLL_SYMMETRIC | NCCL_WIN_STRICT_ORDERING))
-        wrong = "winFlags has bits that mean nothing";
-    return wrong ? nccl_fail(ncclInvalidArgument, "ncclCommWindowRegister: %s", wrong)
-                 : ncclSuccess;
-}
-
-static ncclResult_t open_window(ncclComm_t comm, void *memory, size_t bytes, ncclWindow_t *win,
-                                int flags)
-{
-    ncclResult_t r = nccl_comm_enter(comm, "ncclCommWindowRegister");
-    if (r != ncclSuccess)
-        return r;
-    r = check_window(memory, bytes, win, flags);
-    if (r == ncclSuccess) {
-        struct buffer *b = new_buffer(&windows, comm, memory);
-        if (b)
-            *win = (ncclWindow_t)(void *)b;
-        else
-            r = nccl_fail(ncclSystemError, "ncclCommWindowRegister: out of memory");
-    }
-    nccl_comm_leave(comm);
-    return r;
-}
-
-NCCL_EXPORT ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *buff, size_t size,
-                                                ncclWindow_t *win, int winFlags)
-{
-    return nccl_group_note(open_window(comm, buff, size, win, winFlags));
-}
-NCCL_TWIN(ncclResult_t, CommWindowRegister,
-          (ncclComm_t comm, void *buff, size_t size, ncclWindow_t *win, int winFlags));
-
-static ncclResult_t close_window(ncclComm_t comm, ncclWindow_t win)
-{
-    if (!win)
-        return ncclSuccess;
-    ncclResult_t r = nccl_comm_enter_closing(comm, "ncclCommWindowDeregister");
-    if (r != ncclSuccess)
-        return r;
-    struct buffer *b = find(&windows, win, comm);
-    if (b && claim(b))
-        nccl_pool_give(&windows, b);
-    else
-        r = nccl_fail(ncclInvalidArgument, "ncclCommWindowDeregister: win is not of comm, or was "
-                                           "given back");
-    nccl_comm_leave(comm);
-    return r;
-}
-
-NCCL_EXPORT ncclResult_t ncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win)
-{
-    return nccl_group_note(close_window(comm, win));
-}
-NCCL_TWIN(ncclResult_t, CommWindowDeregister, (ncclComm_t comm, ncclWindow_t win));
-
-NCCL_EXPORT ncclResult_t ncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUserPtr)
-{
-    if (!outUserPtr)
-        return nccl_fail(ncclInvalidArgument, "ncclWinGetUserPtr: outUserPtr is NULL");
-    ncclResult_t r = nccl_comm_enter(comm, "ncclWinGetUserPtr");
-    if (r != ncclSuccess)
-        return r;
-    struct buffer *b = find(&windows, win, comm);
-    if (b)
-        *outUserPtr = b->memory;
-    else
-        r = nccl_fail(ncclInvalidArgument, "ncclWinGetUserPtr: win is not a window of comm");
-    nccl_comm_leave(comm);
-    return r;
-}
-NCCL_TWIN(ncclResult_t, WinGetUserPtr, (ncclComm_t comm, ncclWindow_t win, void **outUserPtr));

@@ -69,7 +69,8 @@ static ncclResult_t properties(ncclComm_t comm, ncclCommProperties_t *props)
                               .nRanks = comm->size,
                               .cudaDev = comm->gpu.ordinal,
                               .nvmlDev = comm->gpu.ordinal,
-                              .nLsaTeams = comm->size};
+                              .nLsaTeams = comm->size,
+                              .hostRmaSupport = nccl_rma_offered(comm)};
     memcpy(props, &p, base_min(p.size, sizeof(p)));
     nccl_comm_leave(comm);
     return ncclSuccess;

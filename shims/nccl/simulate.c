@@ -61,9 +61,9 @@ static ncclResult_t one_price(const struct nccl_task *t, double *ns)
     ncclResult_t r = nccl_comm_enter_closing(t->comm, "ncclGroupSimulateEnd");
     if (r != ncclSuccess)
         return r;
-    if (t->call >= NCCL_SEND)
+    if (t->call >= NCCL_SEND && t->call < NCCL_WAIT_SIGNAL)
         *ns = message_ns(t);
-    else if (t->count)
+    else if (t->call < NCCL_SEND && t->count)
         r = nccl_result(price(t, ns), "ncclGroupSimulateEnd");
     nccl_comm_leave(t->comm);
     return r;

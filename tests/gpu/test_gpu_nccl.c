@@ -70,15 +70,29 @@ static void operations(struct gpu *g, ncclComm_t comm, int rank, int size, float
     gpu_free(g, scale);
 }
 
-static void memory(ncclComm_t comm)
+/* Each puts into its neighbour's window, in the order of the stream. */
+static void put(struct gpu *g, ncclComm_t comm, int rank, int size, float *in, float *part,
+                ncclWindow_t window)
+{
+    int last = (rank + size - 1) % size;
+    ncclWaitSignalDesc_t wait = {1, last, 0, 0};
+    fill(g, in, (float)rank);
+    NCCL_OK(shim.PutSignal(in, COUNT, ncclFloat32, (rank + 1) % size, window, 0, 0, 0, 0, comm,
+                           g->stream));
+    NCCL_OK(shim.WaitSignal(1, &wait, comm, g->stream));
+    check(g, part, 1, (float)last);
+}
+
+static void memory(struct gpu *g, ncclComm_t comm, int rank, int size, float *in)
 {
     void *m, *user, *handle;
     ncclWindow_t window;
     uint64_t total = 0;
-    NCCL_OK(shim.MemAlloc(&m, 100));
-    NCCL_OK(shim.CommWindowRegister(comm, m, 4096, &window, NCCL_WIN_COLL_SYMMETRIC));
+    NCCL_OK(shim.MemAlloc(&m, 100)); /* it is 2 MiB */
+    NCCL_OK(shim.CommWindowRegister(comm, m, COUNT * 4, &window, NCCL_WIN_COLL_SYMMETRIC));
     NCCL_OK(shim.WinGetUserPtr(comm, window, &user));
     CHECK(user == m);
+    put(g, comm, rank, size, in, m, window);
     NCCL_OK(shim.CommWindowDeregister(comm, window));
     NCCL_OK(shim.CommRegister(comm, m, 100, &handle));
     NCCL_OK(shim.CommDeregister(comm, handle));
@@ -101,7 +115,7 @@ static void rank_body(int rank, int size, void *arg)
     float *in = gpu_alloc(&g, COUNT * 4), *out = gpu_alloc(&g, COUNT * 4);
     for (int round = 0; round < 3; round++)
         operations(&g, comm, rank, size, in, out);
-    memory(comm);
+    memory(&g, comm, rank, size, in);
     NCCL_OK(shim.CommSplit(comm, 0, -rank, &child, NULL));
     operations(&g, child, size - 1 - rank, size, in, out);
     NCCL_OK(shim.CommDestroy(child));
