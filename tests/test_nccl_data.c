@@ -360,8 +360,8 @@ static void puts_and_signals(int rank, int size, void *arg)
 static void windows_in_one_thread(void)
 {
     enum { N = 3 };
-    ncclComm_t comm[N];
-    ncclWindow_t window[N];
+    ncclComm_t comm[N], half[N];
+    ncclWindow_t window[N], other[N];
     int64_t *part[N], value[N];
     NCCL_OK(shim.CommInitAll(comm, N, NULL));
     NCCL_OK(shim.GroupStart());
@@ -370,6 +370,9 @@ static void windows_in_one_thread(void)
         NCCL_OK(shim.MemAlloc((void **)&part[r], 4096));
         NCCL_OK(shim.CommWindowRegister(comm[r], part[r], 4096, &window[r], 0));
         CHECK(window[r] == NULL); /* not yet */
+        /* Several things that take all ranks of one communicator are in the order of their calls. */
+        NCCL_OK(shim.CommWindowRegister(comm[r], part[r], 4096, &other[r], 0));
+        NCCL_OK(shim.CommSplit(comm[r], 0, -r, &half[r], NULL));
     }
     NCCL_OK(shim.GroupEnd());
     NCCL_OK(shim.GroupStart());
@@ -383,6 +386,9 @@ static void windows_in_one_thread(void)
     for (int r = 0; r < N; r++)
         CHECK_EQ(part[r][1], 1000 + (r + N - 1) % N);
     for (int r = 0; r < N; r++) {
+        shim_place_is(half[r], N - 1 - r, N);
+        NCCL_OK(shim.CommWindowDeregister(comm[r], other[r]));
+        NCCL_OK(shim.CommDestroy(half[r]));
         NCCL_OK(shim.CommDestroy(comm[r]));
         NCCL_OK(shim.MemFree(part[r]));
     }

@@ -323,9 +323,12 @@ static void memory(void)
     NCCL_FAILS(shim.WaitSignal(1, &d, comm, NULL), ncclInvalidArgument, "peer 4");
     /* Given back in the group that puts into it. */
     NCCL_OK(shim.GroupStart());
+    NCCL_OK(shim.MemAlloc(&p, 4096));
+    NCCL_OK(shim.Bcast(p, 1, ncclInt32, 0, comm, NULL));
     NCCL_OK(shim.PutSignal(&one, 1, ncclInt64, 0, w, 0, 0, 0, 0, comm, NULL));
     NCCL_OK(shim.CommWindowDeregister(comm, w));
     NCCL_FAILS(shim.GroupEnd(), ncclInvalidArgument, "window");
+    NCCL_OK(shim.MemFree(p));
     NCCL_OK(shim.CommMemStats(comm, ncclStatGpuMemTotal, &total));
     CHECK_LT(0, total);
     NCCL_OK(shim.CommMemStats(comm, ncclStatGpuMemPersist, &one));

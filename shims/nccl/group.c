@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * group.c: groups. Calls of this thread are collected until the outermost end, which makes communicators first, then runs
+ * group.c: groups. Calls of this thread are collected until the outermost end, which makes communicators and windows first, then runs
  * collectives and messages as one group of Choir, then ends communicators. A call that failed makes the end fail, and nothing
  * runs.
  */
@@ -39,7 +39,7 @@ static void clear(void)
 static void free_lists(void *unused)
 {
     (void)unused;
-    nccl_jobs_run(g.job, g.jobs, ncclInvalidUsage);
+    nccl_jobs_fail(g.job, g.jobs, ncclInvalidUsage, true);
     clear();
     free(g.task);
     free(g.job);
@@ -152,6 +152,9 @@ static ncclResult_t run_tasks(void)
     while (entered < g.tasks && r == ncclSuccess) {
         r = nccl_comm_enter_closing(g.task[entered].comm, "ncclGroupEnd");
         entered += r == ncclSuccess;
+        /* What Choir does not see must not leave a part of the group to run. */
+        if (r == ncclSuccess && g.task[entered - 1].call >= NCCL_PUT_SIGNAL)
+            r = nccl_rma_check(&g.task[entered - 1]);
     }
     if (r == ncclSuccess && g.tasks)
         r = run_entered();
@@ -180,7 +183,10 @@ ncclResult_t nccl_group_end(ncclSimInfo_t *info)
     ncclResult_t r = g.error;
     if (r == ncclSuccess && info)
         r = nccl_simulate_check(info);
-    r = nccl_jobs_run(g.job, g.jobs, r);
+    if (r == ncclSuccess)
+        r = nccl_jobs_run(g.job, g.jobs);
+    else
+        nccl_jobs_fail(g.job, g.jobs, r, false);
     if ((r == ncclSuccess || r == ncclInProgress) && (g.tasks || info)) {
         ncclResult_t ran = info ? nccl_simulate(g.task, g.tasks, info) : run_tasks();
         r = ran == ncclSuccess ? r : ran;

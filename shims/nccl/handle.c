@@ -91,19 +91,20 @@ ncclComm_t nccl_comm_new(const struct nccl_config *config, const struct nccl_gpu
     return c;
 }
 
+/* call NULL: nothing is said. */
 static ncclResult_t enter(ncclComm_t comm, const char *call, uint32_t most)
 {
-    if (!comm)
-        return nccl_fail(ncclInvalidArgument, "%s: comm is NULL", call);
-    if (!nccl_pool_has(&comms, comm))
-        return nccl_fail(ncclInvalidArgument, "%s: comm is not a communicator", call);
-    atomic_fetch_add(&comm->active,
-                     1); /* before the look at life; nccl_comm_end does the reverse */
-    uint32_t life = atomic_load(&comm->item.life);
-    if (life >= NCCL_LIVE && life <= most)
-        return ncclSuccess;
-    nccl_comm_leave(comm);
-    return call ? nccl_fail(ncclInvalidArgument, "%s: comm was destroyed or aborted", call)
+    const char *wrong = !comm ? "NULL" : !nccl_pool_has(&comms, comm) ? "not a communicator" : NULL;
+    if (!wrong) {
+        /* Before the look at life; nccl_comm_end does the reverse. */
+        atomic_fetch_add(&comm->item.active, 1);
+        uint32_t life = atomic_load(&comm->item.life);
+        if (life >= NCCL_LIVE && life <= most)
+            return ncclSuccess;
+        nccl_comm_leave(comm);
+        wrong = "destroyed or aborted";
+    }
+    return call ? nccl_fail(ncclInvalidArgument, "%s: comm is %s", call, wrong)
                 : ncclInvalidArgument;
 }
 
@@ -114,7 +115,7 @@ ncclResult_t nccl_comm_enter_any(ncclComm_t comm, const char *call)
 
 void nccl_comm_leave(ncclComm_t comm)
 {
-    atomic_fetch_sub(&comm->active, 1);
+    atomic_fetch_sub(&comm->item.active, 1);
 }
 
 ncclResult_t nccl_comm_state(const ncclComm_t comm)
@@ -175,12 +176,13 @@ void nccl_comm_drop(ncclComm_t comm)
  * are none, whatever the count was. */
 static void wait_for_calls(ncclComm_t comm, bool abort)
 {
-    for (uint32_t turn = 0; atomic_load(&comm->active); turn++) {
-        choir_comm *c = atomic_load(&comm->choir);
-        if (c && choir_comm_status(c) == CHOIR_ERR_FORKED)
+    choir_comm *told = NULL;
+    for (uint32_t turn = 0;; turn++) {
+        choir_comm *c = atomic_load(&comm->choir); /* it may come late, if it is being made */
+        if (abort && c != told)
+            choir_comm_abort(told = c);
+        if (!atomic_load(&comm->item.active) || (c && choir_comm_status(c) == CHOIR_ERR_FORKED))
             return;
-        if (abort && c)
-            choir_comm_abort(c);
         nanosleep(&(struct timespec){.tv_nsec = turn < 50 ? 20000 : 1000000}, NULL);
     }
 }
@@ -192,9 +194,6 @@ bool nccl_comm_end(ncclComm_t comm, bool abort)
         if (life != NCCL_LIVE && life != NCCL_CLOSING)
             return false;
     while (!atomic_compare_exchange_weak(&comm->item.life, &life, NCCL_LEAVING));
-    choir_comm *c = atomic_load(&comm->choir);
-    if (abort && c)
-        choir_comm_abort(c);
     wait_for_calls(comm, abort);
     nccl_comm_drop(comm);
     return true;

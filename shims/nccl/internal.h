@@ -73,7 +73,8 @@ ncclResult_t nccl_gpu_free(void *memory);
 /* Handles are addresses of items that are never given back to the system, so one that was destroyed, or is none, is found out. */
 struct nccl_item {
     _Atomic uint32_t life;
-    struct nccl_item *next; /* free ones: the one that was freed last comes last */
+    _Atomic uint32_t active; /* calls that are in it, or look whether they may be: not reset */
+    struct nccl_item *next;  /* free ones: the one that was freed last comes last */
 };
 enum nccl_life {
     NCCL_FREE,
@@ -128,8 +129,7 @@ void nccl_buffer_end_all(ncclComm_t comm);
 
 struct ncclComm {
     struct nccl_item item;
-    _Atomic uint32_t active; /* calls that are in it */
-    _Atomic uint32_t refs;   /* one while it lives, one for each call collected in a group */
+    _Atomic uint32_t refs; /* one while it lives, one for each call collected in a group */
     _Atomic uint32_t
         pending; /* threads that make or end something with it: not to be used meanwhile */
     _Atomic(choir_comm *) choir; /* NULL: not yet, or it failed */
@@ -160,7 +160,7 @@ bool nccl_comm_end(ncclComm_t comm, bool abort);
 
 /* --- job.c ---------------------------------------------------------------------------------------- */
 /* What takes other ranks: making a communicator or a window. A job of a blocking communicator ends before its call (or its group)
- * returns; jobs of one group run side by side. Others have a thread. */
+ * returns; jobs of one group run side by side, those of one parent in the order of their calls. Others have a thread. */
 struct nccl_job {
     enum choir_status (*run)(struct nccl_job *job, const struct choir_config *config,
                              choir_comm **made);
@@ -177,12 +177,15 @@ struct nccl_job {
     struct nccl_gpu gpu;
     ncclResult_t result;
     char text[512];
+    struct nccl_job *next; /* of the same parent and group: after this one */
     pthread_t thread;
 };
 /* Takes a copy (and exclude) over, or fails and frees it: runs it, or puts it in the open group. */
 ncclResult_t nccl_job_submit(struct nccl_job *job);
-/* Of a group's end: runs them; takes them over. failed: they only end. */
-ncclResult_t nccl_jobs_run(struct nccl_job **list, uint32_t count, ncclResult_t failed);
+/* Of a group's end: runs them; takes them over. */
+ncclResult_t nccl_jobs_run(struct nccl_job **list, uint32_t count);
+/* They only end, as failed; orphaned: nobody looks at where their handles would be. */
+void nccl_jobs_fail(struct nccl_job **list, uint32_t count, ncclResult_t failed, bool orphaned);
 
 /* --- collective.c, group.c ------------------------------------------------------------------------ */
 enum nccl_call {

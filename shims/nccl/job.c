@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * job.c: making communicators and windows. Where a communicator is blocking, a job runs in its call, or those of a group side by
- * side in threads, so that one thread may make all ranks of one. Else each has a thread of its own, and the call returns
+ * side in threads (those of one parent in the order of their calls), so that one thread may make all ranks of one. Else each has a thread of its own, and the call returns
  * ncclInProgress; the handle is there from the start, so that it can be asked and aborted.
  */
 #include "shims/nccl/internal.h"
@@ -64,7 +64,7 @@ static void finish(struct nccl_job *job, ncclResult_t r)
     if (c) {
         atomic_store(&c->result, r);
         /* The caller of one that is not blocking ends it when it hears of it. */
-        if (r != ncclSuccess && job->blocking && nccl_comm_end(c, true))
+        if (r != ncclSuccess && job->blocking && nccl_comm_end(c, true) && job->out)
             *job->out = NULL;
         nccl_comm_drop(c);
     }
@@ -92,87 +92,128 @@ static void run(struct nccl_job *job)
     finish(job, r);
 }
 
-static void *in_thread(void *job)
+static void *in_thread(void *first)
 {
-    run(job);
+    for (struct nccl_job *job = first; job; job = job->next)
+        run(job);
     return NULL;
 }
 
-static void *in_background(void *arg)
+static void *in_background(void *first)
 {
-    struct nccl_job *job = arg;
-    ncclComm_t parent = job->parent;
-    if (parent)
-        nccl_comm_hold(parent);
-    run(job);
-    if (parent) {
-        atomic_fetch_sub(&parent->pending, 1);
-        nccl_comm_drop(parent);
+    for (struct nccl_job *job = first, *next; job; job = next) {
+        ncclComm_t parent = job->parent;
+        next = job->next;
+        if (parent)
+            nccl_comm_hold(parent);
+        run(job);
+        if (parent) {
+            atomic_fetch_sub(&parent->pending, 1);
+            nccl_comm_drop(parent);
+        }
+        job_free(job);
     }
-    job_free(job);
     return NULL;
 }
 
-static ncclResult_t start_background(struct nccl_job *job)
+static ncclResult_t no_thread(struct nccl_job *first)
+{
+    ncclResult_t r = nccl_fail(ncclSystemError, "%s: no thread for it", first->call);
+    for (struct nccl_job *job = first; job; job = job->next)
+        finish(job, r);
+    return r;
+}
+
+static ncclResult_t start_background(struct nccl_job *first)
 {
     pthread_attr_t attr;
+    pthread_t thread;
+    for (struct nccl_job *job = first; job; job = job->next)
+        if (job->parent)
+            atomic_fetch_add(&job->parent->pending, 1);
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    if (job->parent)
-        atomic_fetch_add(&job->parent->pending, 1);
-    int failed = pthread_create(&job->thread, &attr, in_background, job);
+    int failed = pthread_create(&thread, &attr, in_background, first);
     pthread_attr_destroy(&attr);
     if (!failed)
         return ncclInProgress;
-    ncclResult_t r = nccl_fail(ncclSystemError, "%s: no thread for it", job->call);
-    if (job->parent)
-        atomic_fetch_sub(&job->parent->pending, 1);
-    finish(job, r);
-    job_free(job);
+    for (struct nccl_job *job = first; job; job = job->next)
+        if (job->parent)
+            atomic_fetch_sub(&job->parent->pending, 1);
+    ncclResult_t r = no_thread(first);
+    for (struct nccl_job *job = first, *next; job; job = next)
+        next = job->next, job_free(job);
     return r;
+}
+
+/* Puts the jobs of one parent behind the first of them; the firsts go to the front of the list. Returns how many there are. */
+static uint32_t chain(struct nccl_job **list, uint32_t count)
+{
+    uint32_t firsts = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct nccl_job *last = NULL;
+        for (uint32_t k = 0; k < firsts && list[i]->parent && !last; k++)
+            last = list[k]->parent == list[i]->parent ? list[k] : NULL;
+        while (last && last->next)
+            last = last->next;
+        if (last)
+            last->next = list[i];
+        else
+            list[firsts++] = list[i];
+    }
+    return firsts;
 }
 
 /* The last one here, the others beside it. */
 static ncclResult_t run_blocking(struct nccl_job **list, uint32_t count)
 {
-    ncclResult_t first = ncclSuccess;
+    ncclResult_t r = ncclSuccess;
     uint32_t started = 0;
     while (started + 1 < count &&
            !pthread_create(&list[started]->thread, NULL, in_thread, list[started]))
         started++;
     if (started + 1 == count)
-        run(list[started]);
+        in_thread(list[started]);
     else
         for (uint32_t i = started; i < count; i++)
-            finish(list[i], nccl_fail(ncclSystemError, "%s: no thread for it", list[i]->call));
+            no_thread(list[i]);
     for (uint32_t i = 0; i < count; i++) {
         if (i < started)
             pthread_join(list[i]->thread, NULL);
-        if (first == ncclSuccess && list[i]->result != ncclSuccess) {
-            first = list[i]->result;
-            nccl_error_set(list[i]->text);
+        for (struct nccl_job *job = list[i], *next; job; job = next) {
+            next = job->next;
+            if (r == ncclSuccess && (r = job->result) != ncclSuccess)
+                nccl_error_set(job->text);
+            job_free(job);
         }
-        job_free(list[i]);
     }
-    return first;
+    return r;
 }
 
-ncclResult_t nccl_jobs_run(struct nccl_job **list, uint32_t count, ncclResult_t failed)
+ncclResult_t nccl_jobs_run(struct nccl_job **list, uint32_t count)
 {
     ncclResult_t r = ncclInProgress;
-    for (uint32_t i = 0; failed != ncclSuccess && i < count; i++) {
-        finish(list[i], failed);
-        job_free(list[i]);
-    }
-    if (!count || failed != ncclSuccess)
-        return failed;
-    if (list[0]->blocking) /* so are the others: group.c */
-        return run_blocking(list, count);
-    for (uint32_t i = 0; i < count; i++) {
+    if (!count)
+        return ncclSuccess;
+    bool blocking = list[0]->blocking; /* so are the others: group.c */
+    uint32_t firsts = chain(list, count);
+    if (blocking)
+        return run_blocking(list, firsts);
+    for (uint32_t i = 0; i < firsts; i++) {
         ncclResult_t one = start_background(list[i]);
         r = one == ncclInProgress ? r : one;
     }
     return r;
+}
+
+void nccl_jobs_fail(struct nccl_job **list, uint32_t count, ncclResult_t failed, bool orphaned)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (orphaned)
+            list[i]->out = NULL;
+        finish(list[i], failed);
+        job_free(list[i]);
+    }
 }
 
 ncclResult_t nccl_job_submit(struct nccl_job *proto)
@@ -192,7 +233,11 @@ ncclResult_t nccl_job_submit(struct nccl_job *proto)
     if (job->parent)
         nccl_comm_hold(job->parent);
     if (!nccl_group_open())
-        return nccl_jobs_run(&job, 1, ncclSuccess);
+        return nccl_jobs_run(&job, 1);
     ncclResult_t r = nccl_group_add_job(job);
-    return r == ncclSuccess ? r : nccl_jobs_run(&job, 1, r);
+    if (r != ncclSuccess) {
+        job->blocking = true; /* it has not begun: nobody will hear of it later */
+        nccl_jobs_fail(&job, 1, r, false);
+    }
+    return r;
 }
