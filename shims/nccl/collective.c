@@ -178,15 +178,15 @@ static ncclResult_t checked(struct nccl_task *t)
     return r;
 }
 
-ncclResult_t nccl_task_submit(struct nccl_task t)
+ncclResult_t nccl_task_submit(struct nccl_task *t)
 {
-    ncclResult_t r = nccl_comm_enter(t.comm, nccl_task_name(&t));
+    ncclResult_t r = nccl_comm_enter(t->comm, nccl_task_name(t));
     if (r == ncclSuccess) {
-        r = checked(&t);
-        nccl_comm_leave(t.comm);
+        r = checked(t);
+        nccl_comm_leave(t->comm);
     }
-    if (r != ncclSuccess || !nccl_group_open())
-        free(t.rma.wait);
+    if (t->rma.wait && (r != ncclSuccess || !nccl_group_open()))
+        free(t->rma.wait);
     return nccl_group_note(r);
 }
 
@@ -194,14 +194,14 @@ NCCL_EXPORT ncclResult_t ncclAllReduce(const void *sendbuff, void *recvbuff, siz
                                        ncclDataType_t datatype, ncclRedOp_t op, ncclComm_t comm,
                                        cudaStream_t stream)
 {
-    return nccl_task_submit((struct nccl_task){.call = NCCL_ALL_REDUCE,
-                                               .comm = comm,
-                                               .send = sendbuff,
-                                               .recv = recvbuff,
-                                               .count = count,
-                                               .datatype = datatype,
-                                               .op = op,
-                                               .stream = stream});
+    return nccl_task_submit(&(struct nccl_task){.call = NCCL_ALL_REDUCE,
+                                                .comm = comm,
+                                                .send = sendbuff,
+                                                .recv = recvbuff,
+                                                .count = count,
+                                                .datatype = datatype,
+                                                .op = op,
+                                                .stream = stream});
 }
 NCCL_TWIN(ncclResult_t, AllReduce,
           (const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype,
@@ -211,15 +211,15 @@ NCCL_EXPORT ncclResult_t ncclReduce(const void *sendbuff, void *recvbuff, size_t
                                     ncclDataType_t datatype, ncclRedOp_t op, int root,
                                     ncclComm_t comm, cudaStream_t stream)
 {
-    return nccl_task_submit((struct nccl_task){.call = NCCL_REDUCE,
-                                               .comm = comm,
-                                               .send = sendbuff,
-                                               .recv = recvbuff,
-                                               .count = count,
-                                               .datatype = datatype,
-                                               .op = op,
-                                               .root = root,
-                                               .stream = stream});
+    return nccl_task_submit(&(struct nccl_task){.call = NCCL_REDUCE,
+                                                .comm = comm,
+                                                .send = sendbuff,
+                                                .recv = recvbuff,
+                                                .count = count,
+                                                .datatype = datatype,
+                                                .op = op,
+                                                .root = root,
+                                                .stream = stream});
 }
 NCCL_TWIN(ncclResult_t, Reduce,
           (const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype,
@@ -228,14 +228,14 @@ NCCL_TWIN(ncclResult_t, Reduce,
 static ncclResult_t move(enum nccl_call call, const void *send, void *recv, size_t count,
                          ncclDataType_t datatype, int root, ncclComm_t comm, cudaStream_t stream)
 {
-    return nccl_task_submit((struct nccl_task){.call = call,
-                                               .comm = comm,
-                                               .send = send,
-                                               .recv = recv,
-                                               .count = count,
-                                               .datatype = datatype,
-                                               .root = root,
-                                               .stream = stream});
+    return nccl_task_submit(&(struct nccl_task){.call = call,
+                                                .comm = comm,
+                                                .send = send,
+                                                .recv = recv,
+                                                .count = count,
+                                                .datatype = datatype,
+                                                .root = root,
+                                                .stream = stream});
 }
 
 NCCL_EXPORT ncclResult_t ncclBroadcast(const void *sendbuff, void *recvbuff, size_t count,
@@ -261,14 +261,14 @@ NCCL_EXPORT ncclResult_t ncclReduceScatter(const void *sendbuff, void *recvbuff,
                                            ncclDataType_t datatype, ncclRedOp_t op, ncclComm_t comm,
                                            cudaStream_t stream)
 {
-    return nccl_task_submit((struct nccl_task){.call = NCCL_REDUCE_SCATTER,
-                                               .comm = comm,
-                                               .send = sendbuff,
-                                               .recv = recvbuff,
-                                               .count = recvcount,
-                                               .datatype = datatype,
-                                               .op = op,
-                                               .stream = stream});
+    return nccl_task_submit(&(struct nccl_task){.call = NCCL_REDUCE_SCATTER,
+                                                .comm = comm,
+                                                .send = sendbuff,
+                                                .recv = recvbuff,
+                                                .count = recvcount,
+                                                .datatype = datatype,
+                                                .op = op,
+                                                .stream = stream});
 }
 NCCL_TWIN(ncclResult_t, ReduceScatter,
           (const void *sendbuff, void *recvbuff, size_t recvcount, ncclDataType_t datatype,

@@ -89,22 +89,21 @@ ncclResult_t nccl_result_of(enum choir_status status)
     return ncclInternalError;
 }
 
-static void say(const char *call, const struct choir_error *e)
+static void say(enum choir_status status, const char *call)
 {
     char text[TEXT_BYTES];
-    snprintf(text, sizeof(text), "%s: %s%s%s (%s)", call, e->text, e->remedy[0] ? "; " : "",
-             e->remedy, choir_status_name(e->status));
+    struct choir_error e = {.bytes = sizeof(e)};
+    if (choir_comm_last_error(NULL, &e) != CHOIR_OK || e.status != status)
+        e = (struct choir_error){.status = status};
+    snprintf(text, sizeof(text), "%s: %s%s%s (%s)", call, e.text, e.remedy[0] ? "; " : "", e.remedy,
+             choir_status_name(status));
     nccl_error_set(text); /* Choir has logged it */
 }
 
 ncclResult_t nccl_result(enum choir_status status, const char *call)
 {
-    struct choir_error e = {.bytes = sizeof(e)};
-    if (status < 0) {
-        if (choir_comm_last_error(NULL, &e) != CHOIR_OK || e.status != status)
-            e = (struct choir_error){.status = status};
-        say(call, &e);
-    }
+    if (base_unlikely(status < 0))
+        say(status, call);
     return nccl_result_of(status);
 }
 

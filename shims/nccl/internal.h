@@ -224,7 +224,7 @@ struct nccl_task {
         unsigned flags;
     } rma;
 };
-ncclResult_t nccl_task_submit(struct nccl_task task);
+ncclResult_t nccl_task_submit(struct nccl_task *task);
 ncclResult_t nccl_task_run(const struct nccl_task *task); /* its communicator is entered */
 const char *nccl_task_name(const struct nccl_task *task);
 /* rma.c: of one-sided calls. */

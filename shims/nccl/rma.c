@@ -56,14 +56,14 @@ NCCL_EXPORT ncclResult_t ncclPutSignal(const void *localbuff, size_t count, nccl
                                        cudaStream_t stream)
 {
     return nccl_task_submit(
-        (struct nccl_task){.call = NCCL_PUT_SIGNAL,
-                           .comm = comm,
-                           .send = localbuff,
-                           .count = count,
-                           .datatype = datatype,
-                           .root = peer,
-                           .stream = stream,
-                           .rma = {peerWin, peerWinOffset, NULL, 0, sigIdx, ctx, flags}});
+        &(struct nccl_task){.call = NCCL_PUT_SIGNAL,
+                            .comm = comm,
+                            .send = localbuff,
+                            .count = count,
+                            .datatype = datatype,
+                            .root = peer,
+                            .stream = stream,
+                            .rma = {peerWin, peerWinOffset, NULL, 0, sigIdx, ctx, flags}});
 }
 NCCL_TWIN(ncclResult_t, PutSignal,
           (const void *localbuff, size_t count, ncclDataType_t datatype, int peer,
@@ -74,11 +74,11 @@ NCCL_EXPORT ncclResult_t ncclSignal(int peer, int sigIdx, int ctx, unsigned int 
                                     ncclComm_t comm, cudaStream_t stream)
 {
     return nccl_task_submit(
-        (struct nccl_task){.call = NCCL_SIGNAL,
-                           .comm = comm,
-                           .root = peer,
-                           .stream = stream,
-                           .rma = {.signal = sigIdx, .context = ctx, .flags = flags}});
+        &(struct nccl_task){.call = NCCL_SIGNAL,
+                            .comm = comm,
+                            .root = peer,
+                            .stream = stream,
+                            .rma = {.signal = sigIdx, .context = ctx, .flags = flags}});
 }
 NCCL_TWIN(ncclResult_t, Signal,
           (int peer, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm,
@@ -103,7 +103,7 @@ static ncclResult_t wait_signal(int count, const ncclWaitSignalDesc_t *desc, ncc
     t.rma.waits = (uint32_t)count;
     for (int i = 0; i < count; i++)
         t.rma.wait[i] = (struct choir_signal_wait){desc[i].peer, 0, (uint64_t)desc[i].opCnt};
-    return nccl_task_submit(t);
+    return nccl_task_submit(&t);
 }
 
 NCCL_EXPORT ncclResult_t ncclWaitSignal(int nDesc, ncclWaitSignalDesc_t *signalDescs,

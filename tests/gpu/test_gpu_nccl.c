@@ -5,6 +5,7 @@
  */
 #include "tests/gpu/gpu.h"
 #include "tests/lib/shim.h"
+#include <unistd.h>
 
 #define COUNT 5000
 
@@ -26,6 +27,8 @@ static void check(struct gpu *g, const void *from, float times, float plus)
             FAIL("element %d is %g, not %g", i, (double)host[i],
                  (double)(times * (float)(i % 7) + plus));
 }
+
+static bool through_host; /* GPU memory goes so */
 
 /* Asked before this process uses CUDA, and no more after. */
 static int gpus(void)
@@ -76,9 +79,15 @@ static void put(struct gpu *g, ncclComm_t comm, int rank, int size, float *in, f
 {
     int last = (rank + size - 1) % size;
     ncclWaitSignalDesc_t wait = {1, last, 0, 0};
+    ncclCommProperties_t p = {.size = sizeof(p), .magic = NCCL_API_MAGIC};
+    NCCL_OK(shim.CommQueryProperties(comm, &p));
+    CHECK_EQ(p.hostRmaSupport, !through_host);
     fill(g, in, (float)rank);
-    NCCL_OK(shim.PutSignal(in, COUNT, ncclFloat32, (rank + 1) % size, window, 0, 0, 0, 0, comm,
-                           g->stream));
+    ncclResult_t r = shim.PutSignal(in, COUNT, ncclFloat32, (rank + 1) % size, window, 0, 0, 0, 0,
+                                    comm, g->stream);
+    NCCL_FAILS(r, through_host ? ncclInvalidUsage : ncclSuccess, through_host ? "peerWin" : "");
+    if (through_host)
+        return;
     NCCL_OK(shim.WaitSignal(1, &wait, comm, g->stream));
     check(g, part, 1, (float)last);
 }
@@ -132,6 +141,21 @@ static void threads(void)
         test_skip("no GPU");
     load();
     shim_threads(2, rank_body);
+}
+
+static void through_the_host(void)
+{
+    if (!gpus())
+        test_skip("no GPU");
+    pid_t pid = test_fork(NULL);
+    if (!pid) {
+        setenv("CHOIR_CUDA_P2P", "off", 1);
+        through_host = true;
+        load();
+        shim_threads(2, rank_body);
+        _exit(0);
+    }
+    CHECK_EQ(test_reap(pid, 50000), 0);
 }
 
 /* --- kernels that wait for a rank that does not come -------------------------------------------------------- */
@@ -209,4 +233,4 @@ static void one_thread(void)
     }
 }
 
-TEST_MAIN(TEST(threads), TEST(abort_waiting), TEST(one_thread))
+TEST_MAIN(TEST(through_the_host), TEST(threads), TEST(abort_waiting), TEST(one_thread))
