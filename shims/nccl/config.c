@@ -5,6 +5,7 @@
  * effect.
  */
 #include "shims/nccl/internal.h"
+#include "shims/nccl/env.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -79,7 +80,8 @@ ncclResult_t nccl_config_read(const ncclConfig_t *config, const struct nccl_conf
 {
     const size_t least = offsetof(ncclConfig_t, blocking);
     ncclConfig_t c = defaults;
-    *out = (struct nccl_config){.blocking = fallback ? fallback->blocking : true};
+    *out =
+        (struct nccl_config){.blocking = nccl_env_blocking(fallback ? fallback->blocking : true)};
     if (!config)
         return ncclSuccess;
     if (config->size < least)
@@ -94,7 +96,7 @@ ncclResult_t nccl_config_read(const ncclConfig_t *config, const struct nccl_conf
     ncclResult_t r = check(&c, call);
     if (r != ncclSuccess)
         return r;
-    out->blocking = c.blocking != 0; /* it is, where it is not said */
+    out->blocking = nccl_env_blocking(c.blocking != 0); /* it is, where it is not said */
     if (c.commName)
         snprintf(out->name, sizeof(out->name), "%s", c.commName);
     return ncclSuccess;

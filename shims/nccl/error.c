@@ -115,6 +115,7 @@ bool nccl_on_host(void)
 ncclResult_t nccl_start(void)
 {
     static _Atomic bool said;
+    nccl_env_apply();
     ncclResult_t r = nccl_result(knob_load(), "NCCL's start");
     if (r == ncclSuccess && !atomic_exchange(&said, true))
         base_log(BASE_INFO, -1,

@@ -10,7 +10,7 @@
  *   op.c          ncclRedOp*                        memory.c  memory and its registration
  *   window.c      windows                           rma.c     put, signal, wait
  *   gpu.c         the CUDA device of a communicator suspend.c memory given back
- *   refused.c     what is not offered
+ *   refused.c     what is not offered               env.c     NCCL's environment variables
  */
 #ifndef SHIMS_NCCL_INTERNAL_H
 #define SHIMS_NCCL_INTERNAL_H

@@ -11,3 +11,4 @@ $(SHIM_NCCL): $(SHIM_OBJ) shims/nccl/nccl.map $(BUILD)/libchoir_internal.a
 	    -Wl,-Bsymbolic-functions -o $@ $(SHIM_OBJ) $(BUILD)/libchoir_internal.a $(LIBS) $(LDFLAGS)
 	ln -sf libnccl.so.2 $(BUILD)/lib/libnccl.so
 $(filter $(BUILD)/tests/test_nccl_%,$(TESTS)) $(BUILD)/tests/test_gpu_nccl: | $(SHIM_NCCL)
+$(BUILD)/tests/test_nccl_env: $(BUILD)/obj/shims/nccl/env.o

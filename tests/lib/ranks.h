@@ -30,6 +30,9 @@ void test_ranks(int ranks, const char *const *env, void (*fn)(int rank, int size
                 void *arg);
 /* Waits for a child: its exit status, 128 + signal, or -1 after `ms` (then it is killed). */
 int test_reap(pid_t pid, int ms);
+/* Runs this program again, as `program --child which`, with "NAME=VALUE" of env (NULL-terminated) set: its exit status as of
+ * test_reap. For what a process does once. */
+int test_rerun(const char *which, const char *const *env);
 void test_sleep_ms(long ms);
 uint64_t test_now_ms(void);
 uint64_t test_mix(uint64_t x); /* a hash, for repeatable draws */
