@@ -4,6 +4,7 @@
  * that has had no error of its own is told the last one of the process.
  */
 #include "shims/nccl/internal.h"
+#include "shims/nccl/profiler.h"
 #include "base/knob.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -114,9 +115,12 @@ bool nccl_on_host(void)
 
 ncclResult_t nccl_start(void)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     static _Atomic bool said;
     nccl_env_apply();
     ncclResult_t r = nccl_result(knob_load(), "NCCL's start");
+    if (r == ncclSuccess)
+        pthread_once(&once, nccl_profiler_start);
     if (r == ncclSuccess && !atomic_exchange(&said, true))
         base_log(BASE_INFO, -1,
                  "libnccl.so.2 is choir %u.%u.%u with the interface of NCCL %d.%d.%d%s",

@@ -12,3 +12,7 @@ $(SHIM_NCCL): $(SHIM_OBJ) shims/nccl/nccl.map $(BUILD)/libchoir_internal.a
 	ln -sf libnccl.so.2 $(BUILD)/lib/libnccl.so
 $(filter $(BUILD)/tests/test_nccl_%,$(TESTS)) $(BUILD)/tests/test_gpu_nccl: | $(SHIM_NCCL)
 $(BUILD)/tests/test_nccl_env: $(BUILD)/obj/shims/nccl/env.o
+# A profiler plug-in that keeps what it is told.
+$(BUILD)/tests/plugin/nccl_profiler.so $(BUILD)/tests/plugin/nccl_profiler_v4.so: tests/plugin/nccl_profiler.c \
+                                                                                  tests/plugin/nccl_profiler.h
+$(BUILD)/tests/test_nccl_profiler: | $(BUILD)/tests/plugin/nccl_profiler.so $(BUILD)/tests/plugin/nccl_profiler_v4.so
