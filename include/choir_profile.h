@@ -21,7 +21,7 @@
  *
  * 2. Callbacks run on the thread that calls, or on one of the library's, on several at once, and hold up what they tell of. They
  * call nothing of this library: operations and choir_profile_* refuse it (CHOIR_ERR_STATE), other calls are undefined.
- * Strings and the event itself are valid during the call only, but operation and algorithm, which are static.
+ * The event and its strings are valid during the call only.
  *
  * 3. Cost. While nobody observes, a look at one word for each operation. An observed one takes the long way through the
  * library: some hundred nanoseconds, what the callbacks take, and on a GPU two kernels of one thread.
@@ -35,14 +35,15 @@
 extern "C" {
 #endif
 
-enum choir_profile_kind { /* bits */
-                          CHOIR_PROFILE_COMM = 1,
-                          CHOIR_PROFILE_GROUP = 2,
-                          CHOIR_PROFILE_OPERATION = 4,
-                          CHOIR_PROFILE_LANE = 8,
-                          CHOIR_PROFILE_KERNEL = 16,
-                          CHOIR_PROFILE_LOST = 32,
-                          CHOIR_PROFILE_ALL = 63
+/* Bits. */
+enum choir_profile_kind {
+    CHOIR_PROFILE_COMM = 1,
+    CHOIR_PROFILE_GROUP = 2,
+    CHOIR_PROFILE_OPERATION = 4,
+    CHOIR_PROFILE_LANE = 8,
+    CHOIR_PROFILE_KERNEL = 16,
+    CHOIR_PROFILE_LOST = 32,
+    CHOIR_PROFILE_ALL = 63
 };
 enum choir_profile_phase { CHOIR_PROFILE_BEGIN, CHOIR_PROFILE_END, CHOIR_PROFILE_NOTE };
 enum choir_profile_stream {
@@ -59,8 +60,7 @@ struct choir_profile_event {
     enum choir_status status; /* of an end: what came of it */
     uint64_t id, parent;      /* parent 0: none */
     uint64_t time_ns;         /* CLOCK_MONOTONIC; of a kernel: when it was told */
-    uint64_t
-        gpu_ns; /* kernel: its GPU's clock (globaltimer), in nanoseconds from an origin of its own */
+    uint64_t gpu_ns; /* kernel: by its GPU's clock (globaltimer), of an origin of its own */
     /* The communicator; of all kinds but group. */
     uint64_t comm;    /* its number: the same on all its ranks, another for another */
     const char *name; /* of its config, or "" */
@@ -76,14 +76,14 @@ struct choir_profile_event {
     choir_op op;           /* where it reduces */
     int32_t root, peer;    /* peer: of a send or receive */
     const void *send, *recv; /* buffers of the call */
-    uint32_t
-        lanes; /* events of lanes that come at once; of a group's messages only the first has any */
-    uint32_t kernels; /* events of kernels that come of each run, likewise */
-    /* A lane. */
-    uint32_t lane,
-        instances; /* its number; the pieces of the data that are its, one after another */
-    uint64_t fragment_bytes; /* messages are sent in fragments of so much at most */
-    uint64_t lost;           /* lost: events, begins and ends */
+    /* Events of lanes that come at once, and of kernels that come of each run. Of messages that run together only the
+     * first has any. */
+    uint32_t lanes, kernels;
+    /* A lane: its number, and how many pieces of the data it carries, one after another, in fragments of so many bytes
+     * at most. */
+    uint32_t lane, instances;
+    uint64_t fragment_bytes;
+    uint64_t lost; /* lost: events, begins and ends */
 };
 
 /* event: what happened; valid during the call. context: of choir_profile_add. */

@@ -20,8 +20,9 @@ static char plugin[PATH_MAX];
 
 #define OFFSETS_5(X)                                                                               \
     X(parent, 8)                                                                                   \
-    X(rank, 16) X(group_api.captured, 24) X(group_api.depth, 28) X(coll_api.func, 24)              \
-        X(coll_api.count, 32) X(coll_api.datatype, 40) X(coll_api.root, 48) X(coll_api.stream, 56) \
+    X(rank, 16)                                                                                    \
+    X(group_api.captured, 24) X(group_api.depth, 28) X(coll_api.func, 24) X(coll_api.count, 32)    \
+        X(coll_api.datatype, 40) X(coll_api.root, 48) X(coll_api.stream, 56)                       \
             X(coll_api.captured, 64) X(p2p_api.func, 24) X(p2p_api.count, 32)                      \
                 X(p2p_api.datatype, 40) X(p2p_api.stream, 48) X(p2p_api.captured, 56)              \
                     X(kernel_launch.stream, 24) X(coll.v4.sequence, 24) X(coll.v4.func, 32)        \
@@ -39,9 +40,10 @@ static char plugin[PATH_MAX];
                                                                     X(kernel_ch.gpu_ns, 32)
 #define OFFSETS_4(X)                                                                               \
     X(parent, 8)                                                                                   \
-    X(rank, 16) X(coll.sequence, 24) X(coll.func, 32) X(coll.channels, 80) X(coll.warps, 81)       \
-        X(coll.algo, 88) X(coll.proto, 96) X(p2p.func, 24) X(p2p.peer, 56) X(p2p.channels, 60)     \
-            X(proxy_op.pid, 24) X(proxy_op.is_send, 44) X(kernel_ch.gpu_ns, 32)
+    X(rank, 16)                                                                                    \
+    X(coll.sequence, 24) X(coll.func, 32) X(coll.channels, 80) X(coll.warps, 81) X(coll.algo, 88)  \
+        X(coll.proto, 96) X(p2p.func, 24) X(p2p.peer, 56) X(p2p.channels, 60) X(proxy_op.pid, 24)  \
+            X(proxy_op.is_send, 44) X(kernel_ch.gpu_ns, 32)
 
 static void layouts(void)
 {
@@ -263,10 +265,10 @@ static void by_name(void)
         snprintf(link, sizeof(link), "%s/libnccl-profiler%s.so", folder, set ? "-mine" : "");
         CHECK(!symlink(built, link));
         snprintf(at, sizeof(at), "TEST_NCCL_PLUGIN=%s", link);
-        CHECK_EQ(test_rerun("v5", (const char *const[]){at, paths,
-                                                            set ? "NCCL_PROFILER_PLUGIN=mine"
-                                                                : "NCCL_PROFILER_PLUGIN=",
-                                                            NULL}),
+        CHECK_EQ(test_rerun("v5",
+                            (const char *const[]){
+                                at, paths,
+                                set ? "NCCL_PROFILER_PLUGIN=mine" : "NCCL_PROFILER_PLUGIN=", NULL}),
                  0);
         CHECK(!unlink(link));
     }

@@ -15,4 +15,5 @@ $(BUILD)/tests/test_nccl_env: $(BUILD)/obj/shims/nccl/env.o
 # A profiler plug-in that keeps what it is told.
 $(BUILD)/tests/plugin/nccl_profiler.so $(BUILD)/tests/plugin/nccl_profiler_v4.so: tests/plugin/nccl_profiler.c \
                                                                                   tests/plugin/nccl_profiler.h
-$(BUILD)/tests/test_nccl_profiler: | $(BUILD)/tests/plugin/nccl_profiler.so $(BUILD)/tests/plugin/nccl_profiler_v4.so
+$(BUILD)/tests/test_nccl_profiler $(BUILD)/tests/test_gpu_nccl_profiler: | $(SHIM_NCCL) \
+    $(BUILD)/tests/plugin/nccl_profiler.so $(BUILD)/tests/plugin/nccl_profiler_v4.so

@@ -6,7 +6,8 @@
  *   Group    ---------------------------^        GroupApi -> KernelLaunch
  *
  * Operations outside groups have a group of their own, as in NCCL. Kernels come after their operation has been stopped, also as
- * there; those of a graph's replay have a group and an operation of their own. The plug-in is called by one thread at a time.
+ * there. Of one that is captured the call is told, and of each replay a group and an operation. One thread at a time calls the
+ * plug-in.
  */
 #include "shims/nccl/profiler.h"
 #include "choir_profile.h"
@@ -27,8 +28,9 @@ struct member { /* a rank of a communicator that the plug-in knows */
 struct part { /* what stands for an event of Choir, by id */
     struct part *next;
     uint64_t id;
-    struct member *of;       /* whose context the handles are of; NULL: there are none yet */
-    void *group_api, *group; /* of a group, or of an operation in none */
+    struct member *of; /* whose context the handles are of; NULL: there are none yet */
+    bool grouped;
+    void *group_api, *group;           /* of a group, or of an operation in none */
     void *api, *launch, *task, *piece; /* piece: of a lane or kernel */
     void *named;                       /* the task, stopped or not: the parent of pieces */
     int peer, is_send;                 /* of an operation */
@@ -150,7 +152,7 @@ static void *start(struct member *m, const struct choir_profile_event *e, uint64
     return nccl_profiler_event(m->context, &x);
 }
 
-static void start_group(struct part *p, struct member *m, const struct choir_profile_event *e)
+static void start_group_api(struct part *p, struct member *m, const struct choir_profile_event *e)
 {
     p->of = m;
     if (nccl_profiler_wants(PROFILER_GROUP_API | PROFILER_KERNEL_LAUNCH | PROFILER_GROUP |
@@ -160,8 +162,13 @@ static void start_group(struct part *p, struct member *m, const struct choir_pro
                   (struct profiler_event_5){.group_api = {.captured = is_captured(e), .depth = 1}});
         nccl_profiler_record(p->group_api, PROFILER_GROUP_API_START_STOP, 0);
     }
-    if (nccl_profiler_wants(PROFILER_GROUP | of_tasks))
-        p->group = start(m, e, PROFILER_GROUP, (struct profiler_event_5){0});
+}
+
+static void start_group(struct part *p, const struct choir_profile_event *e)
+{
+    if (!p->grouped && nccl_profiler_wants(PROFILER_GROUP | of_tasks))
+        p->group = start(p->of, e, PROFILER_GROUP, (struct profiler_event_5){0});
+    p->grouped = true;
 }
 
 static void start_call(struct part *p, struct part *g, const struct choir_profile_event *e)
@@ -230,9 +237,12 @@ static void begin_operation(const struct choir_profile_event *e)
     p->peer = e->peer;
     p->is_send = strcmp(e->operation, "recv") != 0; /* lanes of a collective do both */
     g = g ? g : p;
-    if (g == p || !g->of)
-        start_group(g, m, e);
+    if (!g->of || g == p)
+        start_group_api(g, m, e);
     start_call(p, g, e);
+    if (is_captured(e) && e->kernels)
+        return; /* its replays are the tasks */
+    start_group(g, e);
     start_task(p, g, e);
 }
 
@@ -280,7 +290,7 @@ static void begin_kernel(const struct choir_profile_event *e)
     }
     p->of = m;
     if (!op) {
-        start_group(p, m, e);
+        start_group(p, e);
         start_task(p, p, e);
     }
     struct profiler_event_5 x = {.parent = op ? op->named : p->named};

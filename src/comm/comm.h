@@ -19,6 +19,7 @@
 #ifndef COMM_COMM_H
 #define COMM_COMM_H
 
+#include "base/profile.h"
 #include "boot/boot.h"
 #include "cuda/stream.h"
 #include "host/put.h"

@@ -360,6 +360,7 @@ enum choir_status choir_group_end(void)
         st = st == CHOIR_OK ? ran : st;
     }
     clear();
-    profile_end(&g.event, st);
+    if (base_unlikely(g.event.event.id))
+        profile_end(&g.event, st);
     return st;
 }

@@ -7,6 +7,7 @@
  */
 #include "comm/comm.h"
 #include "cuda/engine.h"
+#include "host/observe.h"
 #include <stdlib.h>
 #include <string.h>
 

@@ -202,6 +202,20 @@ static enum choir_status run_plan(struct cuda_comm *comm, const struct cuda_work
     return st;
 }
 
+static enum choir_status run(struct cuda_comm *comm, const struct cuda_work *w, struct scalar by)
+{
+    return w->bound->launches ? run_exchanges(comm, w, by) : run_plan(comm, w, by);
+}
+
+static enum choir_status run_marked(struct cuda_comm *comm, const struct cuda_work *w,
+                                    struct scalar by)
+{
+    enum choir_status st = cuda_mark(comm, w, false);
+    if (st == CHOIR_OK)
+        st = run(comm, w, by);
+    return st == CHOIR_OK ? cuda_mark(comm, w, true) : st;
+}
+
 enum choir_status cuda_enqueue(struct cuda_comm *comm, const struct cuda_work *w)
 {
     struct cuda_pointer where = {.where = CUDA_HOST};
@@ -217,11 +231,7 @@ enum choir_status cuda_enqueue(struct cuda_comm *comm, const struct cuda_work *w
         st = cuda_device_enter(comm->device);
     if (st != CHOIR_OK)
         return st;
-    st = cuda_mark(comm, w, false);
-    if (st == CHOIR_OK)
-        st = w->bound->launches ? run_exchanges(comm, w, by) : run_plan(comm, w, by);
-    if (st == CHOIR_OK)
-        st = cuda_mark(comm, w, true);
+    st = base_unlikely(w->mark) ? run_marked(comm, w, by) : run(comm, w, by);
     cuda_device_leave(comm->device);
     return st;
 }

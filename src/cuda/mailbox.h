@@ -68,7 +68,7 @@ void cuda_comm_end(struct cuda_comm *comm, CUstreamCaptureMode *mode);
 enum choir_status cuda_comm_upload(struct cuda_comm *comm, CUdeviceptr to, const void *from,
                                    uint64_t bytes);
 
-/* mark.c: leaves a mark in the work's stream, if it is to; in the device's context. */
+/* mark.c: leaves the work's mark in its stream; in the device's context. */
 enum choir_status cuda_mark(struct cuda_comm *comm, const struct cuda_work *work, bool end);
 
 #endif

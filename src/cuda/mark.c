@@ -8,8 +8,6 @@
 
 enum choir_status cuda_mark(struct cuda_comm *comm, const struct cuda_work *w, bool end)
 {
-    if (base_likely(!w->mark))
-        return CHOIR_OK;
     enum choir_status st = CHOIR_OK;
     if (!comm->mark)
         st = cuda_device_function(comm->device, "choir_mark", &comm->mark);

@@ -6,6 +6,7 @@
  * has to be waited for, combining and writing are one (DESIGN.md "order of execution"; plan/reference.c is the same
  * in its plainest form).
  */
+#include "host/observe.h"
 #include "host/step.h"
 #include <stdarg.h>
 #include <stdio.h>

@@ -18,7 +18,6 @@
 #ifndef HOST_HOST_H
 #define HOST_HOST_H
 
-#include "base/profile.h"
 #include "choir_transport.h"
 #include "host/lane.h"
 #include "plan/plan.h"
@@ -415,12 +414,7 @@ struct host_run { /* one live instance; its number modulo the window is its lane
     uint64_t pending_segs;
 };
 
-/* Instances that are live at a time: lanes. */
-static inline uint32_t host_bound_lanes(const struct host_bound *b)
-{
-    return base_min(base_min(b->plan->window, b->plan->instances), LANE_COUNT);
-}
-
+struct profile_event;
 struct host_op {
     struct host_comm *comm;
     const struct host_bound *bound;
@@ -441,8 +435,6 @@ struct host_op {
 enum choir_status host_op_start(struct host_op *op);
 /* Moves what can be moved; true when ended (op->status). Never blocks. */
 bool host_op_advance(struct host_op *op);
-/* After host_op_start: tells when lanes begin and end. lane[LANE_COUNT]: filled in but for what is the lane's. */
-void host_op_observe(struct host_op *op, struct profile_event *lane);
 /* Gives up: no transport writes into the buffers any more, unless false (a fragment is half way). */
 bool host_op_cancel(struct host_op *op);
 void host_op_fail(struct host_op *op, enum choir_status status, const struct host_link *link,
