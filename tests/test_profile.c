@@ -417,7 +417,7 @@ static void *come_and_go(void *arg)
     static const uint32_t kinds[COMERS] = {CHOIR_PROFILE_ALL, CHOIR_PROFILE_LANE,
                                            CHOIR_PROFILE_OPERATION | CHOIR_PROFILE_GROUP};
     uint32_t which = *(const uint32_t *)arg, told = 0;
-    for (int i = 0; i < TEST_BY_EFFORT(30, 150, 1500); i++) {
+    for (int i = 0; i < TEST_BY_EFFORT(30, 150, 1500) || !told; i++) { /* ranks may come late */
         struct events own;
         events_start_some(&own, kinds[which], 2000); /* each is looked for among all */
         test_sleep_ms(i % 3);
@@ -430,7 +430,6 @@ static void *come_and_go(void *arg)
         told += after.count;
         events_free(&after);
     }
-    CHECK_LT(0, told);
     return NULL;
 }
 
