@@ -18,32 +18,25 @@ static char plugin[PATH_MAX];
 
 /* --- layouts: offsets of NCCL's own headers, 64-bit Linux ----------------------------------------------- */
 
+/* clang-format off */
 #define OFFSETS_5(X)                                                                               \
-    X(parent, 8)                                                                                   \
-    X(rank, 16)                                                                                    \
-    X(group_api.captured, 24) X(group_api.depth, 28) X(coll_api.func, 24) X(coll_api.count, 32)    \
-        X(coll_api.datatype, 40) X(coll_api.root, 48) X(coll_api.stream, 56)                       \
-            X(coll_api.captured, 64) X(p2p_api.func, 24) X(p2p_api.count, 32)                      \
-                X(p2p_api.datatype, 40) X(p2p_api.stream, 48) X(p2p_api.captured, 56)              \
-                    X(kernel_launch.stream, 24) X(coll.v4.sequence, 24) X(coll.v4.func, 32)        \
-                        X(coll.v4.send, 40) X(coll.v4.recv, 48) X(coll.v4.count, 56)               \
-                            X(coll.v4.root, 64) X(coll.v4.datatype, 72) X(coll.v4.channels, 80)    \
-                                X(coll.v4.warps, 81) X(coll.v4.algo, 88) X(coll.v4.proto, 96)      \
-                                    X(coll.group, 104) X(p2p.func, 24) X(p2p.buffer, 32)           \
-                                        X(p2p.datatype, 40) X(p2p.count, 48) X(p2p.peer, 56)       \
-                                            X(p2p.channels, 60) X(p2p.group, 64)                   \
-                                                X(proxy_op.pid, 24) X(proxy_op.channel, 28)        \
-                                                    X(proxy_op.peer, 32) X(proxy_op.steps, 36)     \
-                                                        X(proxy_op.chunk_bytes, 40)                \
-                                                            X(proxy_op.is_send, 44)                \
-                                                                X(kernel_ch.channel, 24)           \
-                                                                    X(kernel_ch.gpu_ns, 32)
+    X(parent, 8) X(rank, 16) X(group_api.captured, 24) X(group_api.depth, 28)                      \
+    X(coll_api.func, 24) X(coll_api.count, 32) X(coll_api.datatype, 40) X(coll_api.root, 48)       \
+    X(coll_api.stream, 56) X(coll_api.captured, 64) X(p2p_api.func, 24) X(p2p_api.count, 32)       \
+    X(p2p_api.datatype, 40) X(p2p_api.stream, 48) X(p2p_api.captured, 56)                          \
+    X(kernel_launch.stream, 24) X(coll.v4.sequence, 24) X(coll.v4.func, 32) X(coll.v4.send, 40)    \
+    X(coll.v4.recv, 48) X(coll.v4.count, 56) X(coll.v4.root, 64) X(coll.v4.datatype, 72)           \
+    X(coll.v4.channels, 80) X(coll.v4.warps, 81) X(coll.v4.algo, 88) X(coll.v4.proto, 96)          \
+    X(coll.group, 104) X(p2p.func, 24) X(p2p.buffer, 32) X(p2p.datatype, 40) X(p2p.count, 48)      \
+    X(p2p.peer, 56) X(p2p.channels, 60) X(p2p.group, 64) X(proxy_op.pid, 24)                       \
+    X(proxy_op.channel, 28) X(proxy_op.peer, 32) X(proxy_op.steps, 36)                             \
+    X(proxy_op.chunk_bytes, 40) X(proxy_op.is_send, 44) X(kernel_ch.channel, 24)                   \
+    X(kernel_ch.gpu_ns, 32)
 #define OFFSETS_4(X)                                                                               \
-    X(parent, 8)                                                                                   \
-    X(rank, 16)                                                                                    \
-    X(coll.sequence, 24) X(coll.func, 32) X(coll.channels, 80) X(coll.warps, 81) X(coll.algo, 88)  \
-        X(coll.proto, 96) X(p2p.func, 24) X(p2p.peer, 56) X(p2p.channels, 60) X(proxy_op.pid, 24)  \
-            X(proxy_op.is_send, 44) X(kernel_ch.gpu_ns, 32)
+    X(parent, 8) X(rank, 16) X(coll.sequence, 24) X(coll.func, 32) X(coll.channels, 80)            \
+    X(coll.warps, 81) X(coll.algo, 88) X(coll.proto, 96) X(p2p.func, 24) X(p2p.peer, 56)           \
+    X(p2p.channels, 60) X(proxy_op.pid, 24) X(proxy_op.is_send, 44) X(kernel_ch.gpu_ns, 32)
+/* clang-format on */
 
 static void layouts(void)
 {
