@@ -49,8 +49,9 @@ static bool is_set(const char *name)
 
 static const char *say_in(const char *name, const char *value)
 {
-    if (is_set(name))
-        return "Choir's own variable is set and wins";
+    const char *own = getenv(name);
+    if (own && *own) /* maybe from here, by a second variable or in a parent process */
+        return strcmp(own, value) ? "Choir's own variable is set and wins" : NULL;
     setenv(name, value, 1);
     return NULL;
 }
@@ -88,8 +89,7 @@ static const char *put_sockets(const char *value)
     if (n < 1)
         return "it is no positive number";
     snprintf(text, sizeof(text), "%ld", base_min(n, 16L));
-    const char *own = getenv("CHOIR_SOCKETS"); /* both variables come here */
-    return own && !strcmp(own, text) ? NULL : say_in("CHOIR_SOCKETS", text);
+    return say_in("CHOIR_SOCKETS", text);
 }
 
 static const char *put_level(const char *value)

@@ -11,9 +11,13 @@
 
 extern _Atomic uint32_t profile_kinds; /* that somebody observes */
 
-static inline bool profile_on(void)
+/* What is told of a call. */
+#define PROFILE_CALL (CHOIR_PROFILE_OPERATION | CHOIR_PROFILE_LANE | CHOIR_PROFILE_KERNEL)
+
+/* Whether somebody observes any of these. */
+static inline bool profile_on(uint32_t kinds)
 {
-    return base_unlikely(atomic_load_explicit(&profile_kinds, memory_order_relaxed) != 0);
+    return base_unlikely((atomic_load_explicit(&profile_kinds, memory_order_relaxed) & kinds) != 0);
 }
 
 struct profile_event { /* its own until it has ended */

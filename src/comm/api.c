@@ -76,7 +76,7 @@ static enum choir_status check_op(struct choir_comm *c, const struct comm_call *
 
 enum choir_status comm_ready(struct choir_comm *c)
 {
-    enum choir_status st = profile_on() ? profile_refuse() : CHOIR_OK;
+    enum choir_status st = profile_on(CHOIR_PROFILE_ALL) ? profile_refuse() : CHOIR_OK;
     if (st != CHOIR_OK)
         return st;
     st = (enum choir_status)atomic_load(&c->host.broken);

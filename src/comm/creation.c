@@ -289,7 +289,7 @@ enum choir_status creation_advance(struct choir_comm *c)
     if (st == CHOIR_OK) {
         if (c->host_open)
             announce(c, base_now_ns() - (x->deadline_ns - c->config.create_timeout_ns));
-        if (c->host_open && profile_on())
+        if (c->host_open && profile_on(CHOIR_PROFILE_COMM))
             observe_comm(c);
         atomic_store(&c->state, COMM_READY);
         return st;

@@ -263,13 +263,12 @@ enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
     struct bounce b = {.comm = c, .call = *call, .stream = stream_cuda(stream)};
-    uint64_t mark = 0;
-    struct comm_observed *o = profile_on() ? observe_device(c, stream, call, NULL, 0, &mark) : NULL;
+    uint64_t mark;
+    struct comm_observed *o = observe_call(c, stream, call, NULL, 0, &mark);
     st = bounce_in(&b);
     if (st == CHOIR_OK)
         st = bounce_out(&b, run_locked(c, &b.call, stream, mark));
-    if (o)
-        observe_device_end(o, st);
+    observe_call_end(o, st);
     comm_leave(c);
     return st;
 }
@@ -304,14 +303,12 @@ enum choir_status device_exchange(struct choir_comm *c, const struct comm_call *
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
     struct bounce b = {.comm = c, .stream = stream_cuda(stream), .call.kind = CHOIR_EXCHANGE};
-    uint64_t mark = 0;
-    struct comm_observed *o =
-        profile_on() ? observe_device(c, stream, &b.call, list, n, &mark) : NULL;
+    uint64_t mark;
+    struct comm_observed *o = observe_call(c, stream, &b.call, list, n, &mark);
     enum choir_status st = bounce_messages_in(&b, list, n);
     if (st == CHOIR_OK)
         st = bounce_out(&b, exchange_locked(c, call, list, n, stream, mark));
-    if (o)
-        observe_device_end(o, st);
+    observe_call_end(o, st);
     comm_leave(c);
     return st;
 }

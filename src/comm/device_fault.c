@@ -68,7 +68,8 @@ void device_timer(void *comm)
     device_look(c);
     look_for_waits(c);
     observe_kernels(c);
-    c->device->timer.period_ns = profile_on() ? DEVICE_MARK_PERIOD_NS : DEVICE_PERIOD_NS;
+    c->device->timer.period_ns =
+        profile_on(CHOIR_PROFILE_KERNEL) ? DEVICE_MARK_PERIOD_NS : DEVICE_PERIOD_NS;
 }
 
 void device_stop(struct choir_comm *c)

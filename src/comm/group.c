@@ -157,7 +157,7 @@ uint64_t group_event(void)
 enum choir_status choir_group_start(void)
 {
     group_start_quietly();
-    if (g.depth == 1 && profile_on()) {
+    if (g.depth == 1 && profile_on(CHOIR_PROFILE_GROUP | PROFILE_CALL)) {
         g.event.event = (struct choir_profile_event){
             .kind = CHOIR_PROFILE_GROUP, .rank = -1, .root = -1, .peer = -1};
         profile_begin(&g.event);
@@ -185,7 +185,7 @@ static enum choir_status prepare(struct entry *e)
     enum choir_status st = task_prepare(e->comm, &e->call, exchange, e->task);
     comm_leave(e->comm);
     e->task->group = group_event();
-    if (st == CHOIR_OK && e->messages && profile_on())
+    if (st == CHOIR_OK && e->messages && profile_on(PROFILE_CALL))
         observe_messages(e->task, e->messages, e->message_count);
     return st;
 }

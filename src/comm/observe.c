@@ -104,7 +104,7 @@ void observe_messages(struct comm_task *t, const struct comm_message *list, uint
 void observe_replay(struct comm_task *t)
 {
     const struct comm_observed *first = t->observed;
-    t->observed = profile_on() ? observed_of(first->count) : NULL;
+    t->observed = profile_on(PROFILE_CALL) ? observed_of(first->count) : NULL;
     if (t->observed)
         memcpy(t->observed->op, first->op, first->count * sizeof(first->op[0]));
 }
@@ -276,7 +276,7 @@ struct comm_observed *observe_device(struct choir_comm *c, struct choir_stream *
     struct choir_profile_event e = common_of(&t, call);
     e.sequence++; /* it is not counted yet */
     e.algorithm = n ? "pairwise" : empty ? "none" : device_algorithm(c, call);
-    e.kernels = !empty && (atomic_load(&profile_kinds) & CHOIR_PROFILE_KERNEL);
+    e.kernels = !empty && profile_on(CHOIR_PROFILE_KERNEL);
     begin_all(&t, &e);
     const struct choir_profile_event *first = &t.observed->op[0].event;
     *mark = e.kernels && keep(c->marks, first) ? first->id : 0;
@@ -332,7 +332,7 @@ static void tell_lost(const struct choir_comm *c, uint32_t lost)
     struct profile_event e = {.event = {.kind = CHOIR_PROFILE_LOST, .lost = lost}};
     fill_comm(c, &e.event);
     profile_note(&e);
-    if (profile_on())
+    if (profile_on(CHOIR_PROFILE_KERNEL))
         base_log(BASE_WARN, (int)c->host.rank, "%u events of kernels came too fast to be told",
                  lost);
 }

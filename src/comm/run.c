@@ -135,7 +135,7 @@ enum choir_status task_begin(struct comm_task *t)
     t->begun = true;
     t->started_ns = 0;
     count_op(c, &t->call, t->signature);
-    if (profile_on() && first)
+    if (profile_on(PROFILE_CALL) && first)
         observe_begin(t);
     enum choir_status st = (enum choir_status)atomic_load(&c->host.broken);
     if (st != CHOIR_OK)
@@ -360,7 +360,7 @@ static bool memo_fits(const struct comm_memo *m, const struct comm_call *call)
 bool run_memo(struct choir_comm *c, const struct comm_call *call, enum choir_status *status)
 {
     const struct comm_memo *m = &c->memo;
-    if (!memo_fits(m, call) || profile_on() || !comm_enter(c))
+    if (!memo_fits(m, call) || profile_on(PROFILE_CALL) || !comm_enter(c))
         return false;
     uint64_t ticket = atomic_load_explicit(&c->tickets, memory_order_relaxed);
     if (comm_staged(c) || atomic_load_explicit(&c->served, memory_order_acquire) != ticket ||

@@ -263,7 +263,7 @@ static void finish_item(struct way *w)
     i->task.group = group_event();
     i->task.stream = w->stream;
     i->task.stream_kind = i->captured ? CHOIR_PROFILE_CUDA_GRAPH : CHOIR_PROFILE_CUDA_STREAM;
-    if (w->messages && profile_on())
+    if (w->messages && profile_on(PROFILE_CALL))
         observe_messages(&i->task, w->message, w->messages);
     if (!i->captured)
         return;
