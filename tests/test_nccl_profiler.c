@@ -157,7 +157,7 @@ static void check_event(const struct recorded *r)
 static void tree(int version)
 {
     recorded_find(plugin);
-    recorded_check(version);
+    recorded_check(version, 0);
     for (int r = 0; r < RANKS; r++)
         check_rank(r, version);
     for (int i = 0; i < recorded_events(); i++)
@@ -186,13 +186,13 @@ static void masks(void)
     recorded_find(plugin);
     recorded_wanted(PROFILER_COLL, 0);
     run_ranks();
-    recorded_check(5);
+    recorded_check(5, 0);
     CHECK_EQ(recorded_number(PROFILER_COLL, -1, NULL), 5 * RANKS);
     CHECK_EQ(recorded_number(PROFILER_PROXY_OP, -1, NULL), 0);
     CHECK_EQ(recorded_number(PROFILER_GROUP_API, -1, NULL), 5 * RANKS); /* as NCCL: parents too */
     recorded_wanted(PROFILER_GROUP_API, 0);
     run_ranks();
-    recorded_check(5);
+    recorded_check(5, 0);
     CHECK_EQ(recorded_events(), 6 * RANKS);
     recorded_wanted(0, 0);
     run_ranks();

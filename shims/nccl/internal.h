@@ -11,7 +11,7 @@
  *   window.c      windows                           rma.c     put, signal, wait
  *   gpu.c         the CUDA device of a communicator suspend.c memory given back
  *   refused.c     what is not offered               env.c     NCCL's environment variables
- *   profiler.c, profiler_events.c   profiler plug-ins
+ *   profiler.c, profiler_events.c, profiler_words.c   profiler plug-ins
  */
 #ifndef SHIMS_NCCL_INTERNAL_H
 #define SHIMS_NCCL_INTERNAL_H

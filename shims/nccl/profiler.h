@@ -3,6 +3,7 @@
 #ifndef SHIMS_NCCL_PROFILER_H
 #define SHIMS_NCCL_PROFILER_H
 
+#include "choir.h"
 #include "shims/nccl/profiler_abi.h"
 
 /* profiler_events.c: loads the plug-in that NCCL_PROFILER_PLUGIN names (or libnccl-profiler.so, where there is one) and observes for
@@ -21,5 +22,10 @@ bool nccl_profiler_wants(int types);
 void *nccl_profiler_event(void *context, struct profiler_event_5 *event);
 void nccl_profiler_record(void *handle, enum profiler_state state, uint64_t gpu_ns);
 void nccl_profiler_stop(void **handle); /* NULL afterwards, and maybe before */
+
+/* profiler_words.c: in NCCL's words. Plug-ins keep what they are handed, so all last as long as the process. */
+const char *nccl_profiler_func(const char *operation);
+const char *nccl_profiler_datatype(enum choir_type type);
+const char *nccl_profiler_lasting(const char *text);
 
 #endif

@@ -13,6 +13,7 @@
 #include "choir_profile.h"
 #include "base/base.h"
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,13 +25,14 @@ struct member { /* a rank of a communicator that the plug-in knows */
     uint64_t comm;
     int rank;
     void *context;
+    char name[64];
 };
 struct part { /* what stands for an event of Choir, by id */
     struct part *next;
     uint64_t id;
-    struct member *of; /* whose context the handles are of; NULL: there are none yet */
-    bool grouped;
-    void *group_api, *group;           /* of a group, or of an operation in none */
+    struct member *of;       /* whose context the handles are of; NULL: there are none yet */
+    bool grouped, ended;     /* ended: but for its kernel */
+    void *group_api, *group; /* of a group, or of an operation in none */
     void *api, *launch, *task, *piece; /* piece: of a lane or kernel */
     void *named;                       /* the task, stopped or not: the parent of pieces */
     int peer, is_send;                 /* of an operation */
@@ -89,42 +91,7 @@ static void drop(uint64_t id)
     free(p);
 }
 
-/* --- words of NCCL ------------------------------------------------------------------------------------------ */
-
-static const char *func_of(const struct choir_profile_event *e)
-{
-    static const char *const name[][2] = {{"all_reduce", "AllReduce"},
-                                          {"reduce", "Reduce"},
-                                          {"broadcast", "Broadcast"},
-                                          {"all_gather", "AllGather"},
-                                          {"reduce_scatter", "ReduceScatter"},
-                                          {"all_to_all", "AlltoAll"},
-                                          {"gather", "Gather"},
-                                          {"scatter", "Scatter"},
-                                          {"send", "Send"},
-                                          {"recv", "Recv"}};
-    for (size_t i = 0; i < base_count(name); i++)
-        if (!strcmp(name[i][0], e->operation))
-            return name[i][1];
-    return e->operation; /* what NCCL does not have */
-}
-
-static const char *datatype_of(const struct choir_profile_event *e)
-{
-    static const char *const name[CHOIR_TYPES] = {[CHOIR_INT8] = "ncclInt8",
-                                                  [CHOIR_UINT8] = "ncclUint8",
-                                                  [CHOIR_INT32] = "ncclInt32",
-                                                  [CHOIR_UINT32] = "ncclUint32",
-                                                  [CHOIR_INT64] = "ncclInt64",
-                                                  [CHOIR_UINT64] = "ncclUint64",
-                                                  [CHOIR_FLOAT16] = "ncclFloat16",
-                                                  [CHOIR_BFLOAT16] = "ncclBfloat16",
-                                                  [CHOIR_FLOAT32] = "ncclFloat32",
-                                                  [CHOIR_FLOAT64] = "ncclFloat64",
-                                                  [CHOIR_FLOAT8_E4M3] = "ncclFloat8e4m3",
-                                                  [CHOIR_FLOAT8_E5M2] = "ncclFloat8e5m2"};
-    return name[e->type] ? name[e->type] : choir_type_name(e->type);
-}
+/* --- operations --------------------------------------------------------------------------------------------- */
 
 static bool is_message(const struct choir_profile_event *e)
 {
@@ -141,8 +108,6 @@ static uint8_t channels_of(const struct choir_profile_event *e)
 {
     return (uint8_t)(e->kernels ? e->kernels : base_min(e->lanes, 255u));
 }
-
-/* --- operations --------------------------------------------------------------------------------------------- */
 
 static void *start(struct member *m, const struct choir_profile_event *e, uint64_t type,
                    struct profiler_event_5 x)
@@ -177,10 +142,15 @@ static void start_call(struct part *p, struct part *g, const struct choir_profil
     void *stream = (void *)(uintptr_t)e->stream;
     if (is_message(e))
         x.p2p_api =
-            (struct profiler_p2p_api){func_of(e), e->count, datatype_of(e), stream, is_captured(e)};
+            (struct profiler_p2p_api){nccl_profiler_func(e->operation), e->count,
+                                      nccl_profiler_datatype(e->type), stream, is_captured(e)};
     else
-        x.coll_api = (struct profiler_coll_api){func_of(e), e->count, datatype_of(e),
-                                                e->root,    stream,   is_captured(e)};
+        x.coll_api = (struct profiler_coll_api){nccl_profiler_func(e->operation),
+                                                e->count,
+                                                nccl_profiler_datatype(e->type),
+                                                e->root,
+                                                stream,
+                                                is_captured(e)};
     if (nccl_profiler_wants((is_message(e) ? PROFILER_P2P_API : PROFILER_COLL_API) | of_tasks))
         p->api = start(p->of, e, is_message(e) ? PROFILER_P2P_API : PROFILER_COLL_API, x);
     x = (struct profiler_event_5){.parent = g->group_api, .kernel_launch.stream = stream};
@@ -195,9 +165,9 @@ static void start_task(struct part *p, struct part *g, const struct choir_profil
         return;
     if (is_message(e)) {
         const void *buffer = e->send ? e->send : e->recv;
-        x.p2p = (struct profiler_p2p_5){.func = func_of(e),
+        x.p2p = (struct profiler_p2p_5){.func = nccl_profiler_func(e->operation),
                                         .buffer = (void *)(uintptr_t)buffer,
-                                        .datatype = datatype_of(e),
+                                        .datatype = nccl_profiler_datatype(e->type),
                                         .count = e->count,
                                         .peer = e->peer,
                                         .channels = channels_of(e),
@@ -207,14 +177,14 @@ static void start_task(struct part *p, struct part *g, const struct choir_profil
     }
     x.coll.group = g->group;
     x.coll.v4 = (struct profiler_coll_4){.sequence = e->sequence,
-                                         .func = func_of(e),
+                                         .func = nccl_profiler_func(e->operation),
                                          .send = e->send,
                                          .recv = (void *)(uintptr_t)e->recv,
                                          .count = e->count,
                                          .root = e->root < 0 ? 0 : e->root,
-                                         .datatype = datatype_of(e),
+                                         .datatype = nccl_profiler_datatype(e->type),
                                          .channels = channels_of(e),
-                                         .algo = e->algorithm,
+                                         .algo = nccl_profiler_lasting(e->algorithm),
                                          .proto = "choir"};
     p->named = p->task = start(p->of, e, PROFILER_COLL, x);
 }
@@ -254,6 +224,7 @@ static void end_operation(const struct choir_profile_event *e)
         return;
     nccl_profiler_record(p->group_api, PROFILER_GROUP_API_END_START, 0);
     stop(p);
+    p->ended = true;
     if (!e->kernels || e->status != CHOIR_OK || is_captured(e))
         drop(e->id);
 }
@@ -313,11 +284,25 @@ static void begin_member(const struct choir_profile_event *e)
     if (!m)
         return;
     *m = (struct member){.next = members, .comm = e->comm, .rank = e->rank};
-    if (nccl_profiler_init(&m->context, e->comm, e->name[0] ? e->name : NULL, e->hosts, e->size,
+    snprintf(m->name, sizeof(m->name), "%s", e->name);
+    if (nccl_profiler_init(&m->context, e->comm, m->name[0] ? m->name : NULL, e->hosts, e->size,
                            e->rank))
         members = m;
     else
         free(m);
+}
+
+/* Its parts: all, or those that only wait for a kernel. */
+static void drop_all(const struct member *m, bool waiting)
+{
+    for (uint32_t i = 0; i < BUCKETS; i++)
+        for (struct part *p = parts[i], *next; p; p = next) {
+            next = p->next;
+            if (p->of != m || (waiting && !p->ended))
+                continue;
+            stop(p);
+            drop(p->id);
+        }
 }
 
 /* What is still open of it (a group that has not ended, kernels that never came) ends with it. */
@@ -326,14 +311,7 @@ static void end_member(const struct choir_profile_event *e)
     struct member *m = member_of(e), **at = &members;
     if (!m)
         return;
-    for (uint32_t i = 0; i < BUCKETS; i++)
-        for (struct part *p = parts[i], *next; p; p = next) {
-            next = p->next;
-            if (p->of != m)
-                continue;
-            stop(p);
-            drop(p->id);
-        }
+    drop_all(m, false);
     while (*at != m)
         at = &(*at)->next;
     *at = m->next;
@@ -388,6 +366,9 @@ static void observe(const struct choir_profile_event *e, void *unused)
         begin(e);
     else if (e->phase == CHOIR_PROFILE_END)
         end(e);
+    else if (e->kind == CHOIR_PROFILE_LOST)
+        drop_all(member_of(e),
+                 true); /* whose they were nobody knows: what comes is told as of replays */
     pthread_mutex_unlock(&lock);
 }
 

@@ -254,8 +254,9 @@ static bool keep(struct comm_marks *m, const struct choir_profile_event *event)
     if (x && m->captures < m->room)
         m->captured[m->captures++] = x, x = NULL;
     pthread_mutex_unlock(&m->lock);
+    bool kept = !x;
     free(x);
-    return !x;
+    return kept;
 }
 
 struct comm_observed *observe_device(struct choir_comm *c, struct choir_stream *stream,

@@ -3,15 +3,17 @@
  * A profiler plug-in for NCCL that keeps what it is told, for tests/test_nccl_profiler.c. It is of both versions; nccl_profiler_v4.c
  * makes one of version 4 alone of it. Its structures are its own words for the layouts: offsets are spelt out.
  */
+#define _GNU_SOURCE
 #include "nccl_profiler.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct recorded recorded[RECORDED_MOST];
-static int count, refuse, mask_now = 0xfff;
+static int count, refuse, held, mask_now = 0xfff;
 static int *mask_at;
 
 typedef void (*log_fn)(int level, unsigned long flags, const char *file, int line,
@@ -39,6 +41,12 @@ EXPORT void recorded_reset(int mask, int refused)
     if (mask_at)
         __atomic_store_n(mask_at, mask, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&lock);
+}
+
+/* Holds the thread up that tells of a kernel. */
+EXPORT void recorded_hold(int hold)
+{
+    __atomic_store_n(&held, hold, __ATOMIC_RELEASE);
 }
 
 /* --- keeping ---------------------------------------------------------------------------------------------- */
@@ -69,32 +77,37 @@ static struct recorded *context_of(const char *name, uint64_t comm, int nodes, i
 
 #define AT(type, event, offset) (*(type const *)(const void *)((const char *)(event) + (offset)))
 
+static void keep_words(struct recorded *r, const char *func, const char *datatype, const char *algo)
+{
+    r->func_at = func, r->datatype_at = datatype, r->algo_at = algo;
+    keep_text(r->func, func);
+    keep_text(r->datatype, datatype);
+    if (algo)
+        keep_text(r->algo, algo);
+}
+
 static void keep_task(struct recorded *r, const void *e, int version)
 {
     bool coll = r->type == 2, api = r->type == 512, p2p = r->type == 4, p2p_api = r->type == 1024;
     if (coll) {
         r->sequence = AT(uint64_t, e, 24);
-        keep_text(r->func, AT(const char *, e, 32));
+        keep_words(r, AT(const char *, e, 32), AT(const char *, e, 72), AT(const char *, e, 88));
         r->send = AT(const void *, e, 40), r->recv = AT(void *, e, 48);
         r->elements = AT(size_t, e, 56);
         r->root = AT(int, e, 64);
-        keep_text(r->datatype, AT(const char *, e, 72));
         r->channels = AT(uint8_t, e, 80);
-        keep_text(r->algo, AT(const char *, e, 88));
         keep_text(r->proto, AT(const char *, e, 96));
         r->group = version == 5 ? AT(void *, e, 104) : NULL;
     } else if (p2p) {
-        keep_text(r->func, AT(const char *, e, 24));
+        keep_words(r, AT(const char *, e, 24), AT(const char *, e, 40), NULL);
         r->send = AT(void *, e, 32);
-        keep_text(r->datatype, AT(const char *, e, 40));
         r->elements = AT(size_t, e, 48);
         r->peer = AT(int, e, 56);
         r->channels = AT(uint8_t, e, 60);
         r->group = version == 5 ? AT(void *, e, 64) : NULL;
     } else if (api || p2p_api) {
-        keep_text(r->func, AT(const char *, e, 24));
+        keep_words(r, AT(const char *, e, 24), AT(const char *, e, 40), NULL);
         r->elements = AT(size_t, e, 32);
-        keep_text(r->datatype, AT(const char *, e, 40));
         r->root = api ? AT(int, e, 48) : 0;
         r->stream = AT(void *, e, api ? 56 : 48);
         r->captured = AT(bool, e, api ? 64 : 56);
@@ -103,6 +116,8 @@ static void keep_task(struct recorded *r, const void *e, int version)
 
 static int start(void *context, void **handle, const void *e, uint64_t type, int version)
 {
+    while (type == 64 && __atomic_load_n(&held, __ATOMIC_ACQUIRE))
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     pthread_mutex_lock(&lock);
     struct recorded *r = take();
     r->type = (int)type;

@@ -20,6 +20,7 @@ struct recorded {
     void *context, *parent, *group, *stream;
     char name[RECORDED_TEXT], func[RECORDED_TEXT], datatype[RECORDED_TEXT], algo[RECORDED_TEXT],
         proto[RECORDED_TEXT];
+    const char *func_at, *datatype_at, *algo_at; /* as handed: they stay what they are */
     uint64_t comm, sequence, gpu_start, gpu_stop;
     size_t elements;
     const void *send, *recv;
