@@ -7,10 +7,10 @@
  * is removed before; nobody hears of an end only. A begin comes before those of its parts.
  *   comm       a communicator, from when it is ready until it is destroyed.
  *   group      from the outermost choir_group_start to the return of choir_group_end.
- *   operation  a collective, or a send or receive; parent: the group it was called in, if any. It begins when its turn has
- *              come and ends with its result; on a CUDA stream of a communicator whose GPUs map each other it begins with the
- *              call and ends once it is queued, and its kernel says when it ran. Where GPU memory goes through the host every
- *              replay of a graph is an operation of its own. A call that was refused is no operation.
+ *   operation  a collective, a send or receive, a put, signal or wait; parent: the group it was called in, if any. It begins
+ *              when its turn has come and ends with its result; on a CUDA stream of a communicator whose GPUs map each other
+ *              it begins with the call and ends once it is queued, and its kernel says when it ran. Where GPU memory goes
+ *              through the host every replay of a graph is an operation of its own. A call that was refused is none.
  *   lane       the share of one lane (a channel between each two ranks) in an operation on the host. Of messages of a group,
  *              which run together, parent is the first one.
  *   kernel     the kernels of an operation on the GPU, from before the first to behind the last, in every replay too; parent is

@@ -97,6 +97,9 @@ static void kernels_body(int rank, int size, void *arg)
     swap(c, rank, size, in, out, g.choir);
     CHECK_OK(choir_broadcast(c, plain, plain, COUNT, CHOIR_FLOAT32, 0, g.choir));
     CHECK_EQ(choir_all_reduce(c, in, out, COUNT, CHOIR_FLOAT32, 77, g.choir), CHOIR_ERR_OP);
+    struct choir_signal_wait wait = {(rank + size - 1) % size, 0, 1};
+    CHECK_OK(choir_signal(c, (rank + 1) % size, 0, g.choir));
+    CHECK_OK(choir_wait_signal(c, &wait, 1, g.choir));
     GPU_OK(g.cu->cuStreamSynchronize(g.stream));
     CHECK_OK(choir_comm_destroy(c));
     if (observes(rank)) {
@@ -105,8 +108,8 @@ static void kernels_body(int rank, int size, void *arg)
         int mine = (int)(events_count(&seen, CHOIR_PROFILE_COMM, CHOIR_PROFILE_BEGIN, NULL));
         for (int r = mine == size ? 0 : rank; r < (mine == size ? size : rank + 1); r++) {
             check_rank(&seen, r, CHOIR_PROFILE_CUDA_STREAM, 1);
-            CHECK_EQ(count_rank(&seen, CHOIR_PROFILE_OPERATION, r, 0), EAGER + 5);
-            /* One for the group of messages, none for what is empty. */
+            CHECK_EQ(count_rank(&seen, CHOIR_PROFILE_OPERATION, r, 0), EAGER + 7);
+            /* One for the group of messages, none for what is empty or one-sided. */
             CHECK_EQ(count_rank(&seen, CHOIR_PROFILE_KERNEL, r, 0), EAGER + 3);
         }
         for (uint32_t i = 0; i < seen.count; i++)
