@@ -68,8 +68,8 @@ struct choir_profile_event {
     /* The operation; of kernels too. */
     uint32_t stream_kind;  /* enum choir_profile_stream */
     const void *stream;    /* choir_stream, or CUstream; NULL: none */
-    const char *operation; /* "all_reduce", "all_gather_v", "send", ... */
-    const char *algorithm; /* "ring"; "none" where there is nothing to do */
+    const char *operation; /* "all_reduce", "all_gather_v", "send", "put" ... */
+    const char *algorithm; /* "ring"; "none" where no plan runs */
     uint64_t sequence;     /* its number on this rank's communicator, as in struct choir_error */
     uint64_t count;        /* elements, as called; of a v-form: in this rank's input, else output */
     enum choir_type type;  /* of an element */

@@ -295,6 +295,65 @@ static void groups(void)
     events_free(&seen);
 }
 
+/* --- one-sided ------------------------------------------------------------------------------------------ */
+
+static void side_rank(int rank, int size, void *arg)
+{
+    choir_comm *c = make(rank, size, NULL);
+    choir_window *w;
+    choir_stream *s;
+    uint64_t part[8] = {0}, data[8] = {7};
+    int next = (rank + 1) % size, last = (rank + size - 1) % size;
+    struct choir_signal_wait wait[2] = {{last, 3, 2}, {last, 5, 1}};
+    CHECK_OK(choir_stream_create(&s));
+    CHECK_OK(choir_window_create(c, part, sizeof(part), &w));
+    CHECK_OK(choir_put(c, data, 16, next, w, 8, NULL));
+    CHECK_OK(choir_group_start());
+    CHECK_OK(choir_put_signal(c, data, 8, next, w, 0, 3, s));
+    CHECK_OK(choir_wait_signal(c, wait, 2, s));
+    CHECK_OK(choir_signal(c, next, 3, s));
+    CHECK_OK(choir_signal(c, next, 5, s));
+    CHECK_OK(choir_group_end());
+    CHECK_OK(choir_stream_wait(s));
+    CHECK_EQ(part[0], 7);
+    CHECK_EQ(choir_signal(c, next, CHOIR_SIGNALS, NULL), CHOIR_ERR_ARGUMENT);
+    CHECK_OK(choir_barrier(c, NULL));
+    CHECK_OK(choir_window_destroy(w));
+    CHECK_OK(choir_stream_destroy(s));
+    CHECK_OK(choir_comm_destroy(c));
+    (void)arg;
+}
+
+static void one_sided(void)
+{
+    static const struct {
+        const char *name;
+        uint64_t count;
+        uint32_t number;
+    } want[] = {{"put", 16, 1}, {"put_signal", 8, 1}, {"signal", 0, 2}, {"wait_signal", 0, 1}};
+    int size = 3;
+    events_start(&seen, CHOIR_PROFILE_ALL);
+    CHECK_OK(choir_id_create(&id));
+    test_threads(size, side_rank, NULL);
+    events_stop(&seen);
+    events_check(&seen, 0);
+    for (size_t k = 0; k < sizeof(want) / sizeof(want[0]); k++) {
+        CHECK_EQ(events_count(&seen, CHOIR_PROFILE_OPERATION, CHOIR_PROFILE_BEGIN, want[k].name),
+                 want[k].number * (uint32_t)size);
+        for (uint32_t i = 0; i < seen.count; i++) {
+            const struct choir_profile_event *e = &seen.event[i];
+            if (e->kind != CHOIR_PROFILE_OPERATION || strcmp(e->operation, want[k].name))
+                continue;
+            CHECK_EQ(e->count, want[k].count);
+            CHECK_EQ(e->peer, want[k].name[0] == 'w' ? -1 : (e->rank + 1) % size);
+            CHECK(e->lanes == 0 && !strcmp(e->algorithm, "none"));
+            CHECK_EQ(e->parent != 0, k > 0);
+            CHECK_EQ(e->stream_kind, k ? CHOIR_PROFILE_HOST_STREAM : CHOIR_PROFILE_BLOCKING);
+        }
+    }
+    events_free(&seen);
+}
+
 /* --- what goes wrong ----------------------------------------------------------------------------------- */
 
 static void wrong_rank(int rank, int size, void *arg)

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * config.c: ncclConfig_t of programs that were compiled with other versions: read up to the caller's size, members that its
- * version does not know have their defaults. What Choir does not have (blocks, clusters, traffic classes) is checked and has no
- * effect.
+ * version does not know have their defaults. What Choir does not have (clusters, traffic classes) is checked and has no effect.
  */
 #include "shims/nccl/internal.h"
 #include "shims/nccl/env.h"
@@ -97,6 +96,8 @@ ncclResult_t nccl_config_read(const ncclConfig_t *config, const struct nccl_conf
     if (r != ncclSuccess)
         return r;
     out->blocking = nccl_env_blocking(c.blocking != 0); /* it is, where it is not said */
+    if (c.maxCTAs != NCCL_CONFIG_UNDEF_INT)
+        out->max_blocks = c.maxCTAs;
     if (c.commName)
         snprintf(out->name, sizeof(out->name), "%s", c.commName);
     return ncclSuccess;
@@ -106,6 +107,7 @@ struct choir_config nccl_config_choir(const struct nccl_config *config)
 {
     struct choir_config c = CHOIR_CONFIG_INIT;
     c.blocking = config->blocking;
+    c.max_blocks = config->max_blocks;
     if (config->name[0])
         c.name = config->name;
     return c;

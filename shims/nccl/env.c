@@ -92,6 +92,12 @@ static const char *put_sockets(const char *value)
     return say_in("CHOIR_SOCKETS", text);
 }
 
+/* Its older name; NCCL_MAX_CTAS is Choir's own second name. */
+static const char *put_blocks(const char *value)
+{
+    return is_set("NCCL_MAX_CTAS") ? NULL : say_in("CHOIR_CUDA_BLOCKS", value);
+}
+
 static const char *put_level(const char *value)
 {
     if (strcasecmp(value, "LOC") && strcmp(value, "0"))
@@ -176,7 +182,7 @@ static const struct nccl_env_row table[] = {
     NONE("NCCL_MNNVL_CLIQUE_ID", MNNVL)
     NONE("NCCL_IGNORE_CPU_AFFINITY", "no thread is bound to cores")
     PUT("NCCL_NET", put_net)
-    WARN("NCCL_NET_PLUGIN", "this library has no transport over net plug-ins")
+    NONE("NCCL_NET_PLUGIN", "CHOIR_NET_PLUGIN sets it")
     WARN("NCCL_TUNER_PLUGIN", PLUGIN ": NCCL's tuners choose among its own algorithms")
     HERE("NCCL_PROFILER_PLUGIN")
     WARN("NCCL_ENV_PLUGIN", PLUGIN)
@@ -186,9 +192,9 @@ static const struct nccl_env_row table[] = {
     PUT("NCCL_ALGO", put_algo)
     NONE("NCCL_PROTO", "flagged words, flagged lines or slots: a message's length says which")
     NONE("NCCL_MIN_NCHANNELS", BLOCKS)
-    NONE("NCCL_MAX_NCHANNELS", BLOCKS)
+    PUT("NCCL_MAX_NCHANNELS", put_blocks)
     NONE("NCCL_MIN_CTAS", BLOCKS)
-    NONE("NCCL_MAX_CTAS", BLOCKS)
+    NONE("NCCL_MAX_CTAS", "CHOIR_CUDA_BLOCKS sets it")
     NONE("NCCL_NCHANNELS_PER_NET_PEER", BLOCKS)
     NONE("NCCL_MIN_P2P_NCHANNELS", BLOCKS)
     NONE("NCCL_MAX_P2P_NCHANNELS", BLOCKS)

@@ -49,6 +49,7 @@ void nccl_env_apply(void);
 /* --- config.c ------------------------------------------------------------------------------------- */
 struct nccl_config {
     bool blocking;
+    int max_blocks; /* maxCTAs; 0: none */
     char name[64];
 };
 /* config NULL: what `fallback` has, or the defaults where that is NULL too. */

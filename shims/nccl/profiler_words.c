@@ -17,7 +17,10 @@ const char *nccl_profiler_func(const char *operation)
                                           {"gather", "Gather"},
                                           {"scatter", "Scatter"},
                                           {"send", "Send"},
-                                          {"recv", "Recv"}};
+                                          {"recv", "Recv"},
+                                          {"put_signal", "PutSignal"},
+                                          {"signal", "Signal"},
+                                          {"wait_signal", "WaitSignal"}};
     for (size_t i = 0; i < base_count(name); i++)
         if (!strcmp(name[i][0], operation))
             return name[i][1];

@@ -11,6 +11,7 @@
  */
 #include "base/knob.h"
 #include "comm/device.h"
+#include "comm/observe.h"
 #include "comm/staged.h"
 #include <stdlib.h>
 #include <string.h>
@@ -455,8 +456,6 @@ void device_close(struct choir_comm *c)
     if (d)
         tune_free(c), cuda_comm_quiesce(
                           d->gpu); /* before its plans' memory goes, and the thread that copies */
-    if (d && d->timed)
-        observe_kernels(c);
     observe_close(c);
     staged_close(c);
     overlap_close(c);

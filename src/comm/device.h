@@ -8,8 +8,6 @@
 
 #define DEVICE_SALT 0x67707521u /* a host call never has the signature of a device call */
 #define DEVICE_PERIOD_NS 20000000u
-#define DEVICE_MARK_PERIOD_NS                                                                      \
-    1000000u /* while kernels are observed: there is room for so many marks */
 
 struct comm_tune; /* constants of links, while they are being measured */
 struct comm_device {

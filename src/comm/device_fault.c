@@ -5,6 +5,7 @@
  */
 #include "base/knob.h"
 #include "comm/device.h"
+#include "comm/observe.h"
 #include <stdio.h>
 
 uint64_t device_limit(const struct choir_comm *c)
@@ -67,9 +68,7 @@ void device_timer(void *comm)
     struct choir_comm *c = comm;
     device_look(c);
     look_for_waits(c);
-    observe_kernels(c);
-    c->device->timer.period_ns =
-        profile_on(CHOIR_PROFILE_KERNEL) ? DEVICE_MARK_PERIOD_NS : DEVICE_PERIOD_NS;
+    c->device->timer.period_ns = base_min(observe_kernels(c), DEVICE_PERIOD_NS);
 }
 
 void device_stop(struct choir_comm *c)

@@ -4,7 +4,7 @@
  * of coming to life are in creation.c.
  */
 #include "base/knob.h"
-#include "comm/comm.h"
+#include "comm/observe.h"
 #include <sched.h>
 #include <sodium.h>
 #include <stdio.h>

@@ -5,11 +5,14 @@
  * the id of the operation's event; so what is to be told of an operation is kept here until its kernel has ended, of a captured one
  * as long as the communicator.
  */
-#include "comm/comm.h"
+#include "comm/observe.h"
 #include "cuda/engine.h"
 #include "host/observe.h"
 #include <stdlib.h>
 #include <string.h>
+
+#define OBSERVED_NS                                                                                \
+    1000000u /* while kernels are observed: there is room for the marks of so long */
 
 struct comm_observed { /* an operation, or the messages of a group that run as one */
     uint32_t count;
@@ -77,6 +80,16 @@ static void fill_call(const struct comm_task *t, const struct comm_call *call,
     e->recv = call->out;
 }
 
+/* One-sided: bytes, and whose memory or signal it is; a wait may be for several ranks. */
+static void fill_side(const struct comm_side *side, struct choir_profile_event *e)
+{
+    e->operation = side_name(side);
+    e->count = side->bytes;
+    e->type = CHOIR_UINT8;
+    e->peer = side->kind == SIDE_WAIT ? -1 : side->peer;
+    e->send = side->send;
+}
+
 static void fill_message(const struct comm_message *m, struct choir_profile_event *e)
 {
     e->operation = m->send ? "send" : "recv";
@@ -131,7 +144,9 @@ static struct choir_profile_event common_of(const struct comm_task *t, const str
 {
     struct choir_profile_event e = {.kind = CHOIR_PROFILE_OPERATION};
     fill_comm(t->comm, &e);
-    if (call->kind != CHOIR_EXCHANGE)
+    if (call->side)
+        fill_side(call->side, &e);
+    else if (call->kind != CHOIR_EXCHANGE)
         fill_call(t, call, &e);
     e.parent = t->group;
     e.stream = t->stream;
@@ -144,7 +159,7 @@ void observe_begin(struct comm_task *t)
 {
     struct comm_call call = slice_whole(t);
     struct choir_profile_event e = common_of(t, &call);
-    if (call.kind == CHOIR_EXCHANGE && !t->observed)
+    if (call.kind == CHOIR_EXCHANGE && !call.side && !t->observed)
         return; /* made while nobody observed */
     if (!t->observed && !(t->observed = observed_of(1)))
         return;
@@ -218,21 +233,6 @@ static void drop_before(struct comm_marks *m, uint64_t id)
     }
 }
 
-void observe_close(struct choir_comm *c)
-{
-    struct comm_marks *m = c->marks;
-    if (!m)
-        return;
-    profile_end(&m->kernel, CHOIR_ERR_ABORTED);
-    drop_before(m, UINT64_MAX);
-    for (uint32_t i = 0; i < m->captures; i++)
-        free(m->captured[i]);
-    free(m->captured);
-    pthread_mutex_destroy(&m->lock);
-    free(m);
-    c->marks = NULL;
-}
-
 /* Marks of the operation may come from now on. False: no memory. */
 static bool keep(struct comm_marks *m, const struct choir_profile_event *event)
 {
@@ -264,7 +264,8 @@ struct comm_observed *observe_device(struct choir_comm *c, struct choir_stream *
                                      uint32_t n, uint64_t *mark)
 {
     struct comm_task t = {.comm = c, .group = group_event(), .stream = stream_cuda(stream)};
-    bool captured = false, empty = !call->count && call->kind < CHOIR_BARRIER;
+    bool captured = false, plan = call->count || call->kind >= CHOIR_BARRIER;
+    plan = plan && !call->side;
     if (cuda_comm_capturing(c->marks->gpu, stream_cuda(stream), &captured) != CHOIR_OK)
         return NULL; /* the call will fail, and say why */
     if (n)
@@ -276,8 +277,8 @@ struct comm_observed *observe_device(struct choir_comm *c, struct choir_stream *
     t.stream_kind = captured ? CHOIR_PROFILE_CUDA_GRAPH : CHOIR_PROFILE_CUDA_STREAM;
     struct choir_profile_event e = common_of(&t, call);
     e.sequence++; /* it is not counted yet */
-    e.algorithm = n ? "pairwise" : empty ? "none" : device_algorithm(c, call);
-    e.kernels = !empty && profile_on(CHOIR_PROFILE_KERNEL);
+    e.algorithm = n ? "pairwise" : plan ? device_algorithm(c, call) : "none";
+    e.kernels = plan && profile_on(CHOIR_PROFILE_KERNEL);
     begin_all(&t, &e);
     const struct choir_profile_event *first = &t.observed->op[0].event;
     *mark = e.kernels && keep(c->marks, first) ? first->id : 0;
@@ -338,7 +339,7 @@ static void tell_lost(const struct choir_comm *c, uint32_t lost)
                  lost);
 }
 
-void observe_kernels(struct choir_comm *c)
+uint64_t observe_kernels(struct choir_comm *c)
 {
     struct comm_marks *m = c->marks;
     struct cuda_mark mark;
@@ -351,4 +352,21 @@ void observe_kernels(struct choir_comm *c)
         else if (m->kernel.event.id && m->kernel.event.parent == mark.id)
             end_kernel(c, m, mark.time_ns);
     }
+    return profile_on(CHOIR_PROFILE_KERNEL) ? OBSERVED_NS : UINT64_MAX;
+}
+
+void observe_close(struct choir_comm *c)
+{
+    struct comm_marks *m = c->marks;
+    if (!m)
+        return;
+    observe_kernels(c);
+    profile_end(&m->kernel, CHOIR_ERR_ABORTED);
+    drop_before(m, UINT64_MAX);
+    for (uint32_t i = 0; i < m->captures; i++)
+        free(m->captured[i]);
+    free(m->captured);
+    pthread_mutex_destroy(&m->lock);
+    free(m);
+    c->marks = NULL;
 }

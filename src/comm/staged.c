@@ -5,6 +5,7 @@
  * those of host calls are, in their turn with these. Posts come in the order of streams, turns are in the order of calls: so
  * posts are kept until their turn. Once the communicator has failed every post is done as it comes: streams go on.
  */
+#include "comm/observe.h"
 #include "comm/staged.h"
 #include <signal.h>
 #include <stdlib.h>

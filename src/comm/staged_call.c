@@ -10,6 +10,7 @@
  * shape go through two buffers by turns. V-forms and groups of messages are not cut: they go through memory that grows. A
  * stream's order, and the program's between streams, keeps operations apart that use the same memory.
  */
+#include "comm/observe.h"
 #include "comm/staged.h"
 #include "plan/builder.h"
 #include <stdlib.h>

@@ -3,6 +3,7 @@
  * window_device.c: windows in GPU memory, and one-sided operations on CUDA streams: where all ranks' GPUs map each other. Parts are
  * mapped when the window is created, by all ranks or by none.
  */
+#include "comm/observe.h"
 #include "comm/window.h"
 #include <stdlib.h>
 
@@ -138,11 +139,15 @@ static enum choir_status take(struct choir_comm *c, const struct comm_side *s,
 enum choir_status device_side(struct choir_comm *c, const struct comm_side *s,
                               struct choir_stream *stream)
 {
+    const struct comm_call call = {.kind = CHOIR_EXCHANGE, .side = s};
+    uint64_t mark;
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
+    struct comm_observed *o = observe_call(c, stream, &call, NULL, 0, &mark);
     ++c->host.sequence;
     enum choir_status st = s->kind == SIDE_WAIT ? take(c, s, stream_cuda(stream))
                                                 : put_and_raise(c, s, stream_cuda(stream));
+    observe_call_end(o, st);
     comm_leave(c);
     return st == CHOIR_OK ? st : comm_take_error(c, st);
 }
