@@ -410,6 +410,7 @@ static void run(int w)
 {
     static const int ranks[] = {2, 3, 5, 8, 1};
     test_seed(); /* the same in all ranks */
+    test_deadline((unsigned)TEST_BY_EFFORT(120, 60, 600));
     for (int n = 0; n < TEST_BY_EFFORT(1, 2, 5); n++) {
         int size = ranks[(w + 1 + n * 2) % 5];
         struct test_ranks job = {.ranks = size,
