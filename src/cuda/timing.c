@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * timing.c: how long operations take on the GPU. All of them go into the communicator's own stream at once, events between the
- * batches, and are looked at later: nothing waits here. What takes longest should come first, so that the host is ahead of the GPU
- * when short ones come: else the time to launch them would be measured.
+ * timing.c: how long operations take on the GPU. All of them go into the communicator's own stream at once, events between
+ * the batches, and are looked at later: nothing waits here. What takes longest should come first, so that the host is ahead
+ * of the GPU when short ones come: else the time to launch them would be measured.
  */
 #include "cuda/bound.h"
 #include <stdlib.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tuning.h: the constants of links between GPUs as they were measured, once for each kind of machine: what a kind is, the text that
- * is kept of it, and how constants follow from timings. How timings come about is comm's business (src/comm/tune.c).
+ * tuning.h: the constants of links between GPUs as they were measured, once for each kind of machine: what a kind is, the
+ * text that is kept of it, and how constants follow from timings. How timings come about is comm's business
+ * (src/comm/tune.c).
  *
  *   tuning.c   the key, the text          tuning_fit.c   constants from timings        tuning_file.c   the files that keep them
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tuning_file.c: the files that keep tunings, one for each key, in the user's cache. They are written beside their place and moved
- * there, so that a reader sees all of one or another; and believed only if they are what was written, by this user.
+ * tuning_file.c: the files that keep tunings, one for each key, in the user's cache. They are written beside their place and
+ * moved there, so that a reader sees all of one or another; and believed only if they are what was written, by this user.
  */
 #include "base/knob.h"
 #include "plan/tuning.h"
