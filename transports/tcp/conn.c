@@ -194,6 +194,13 @@ static bool yields(struct tcp_conn *c, struct choir_endpoint *e, uint32_t slot)
     return true;
 }
 
+/* Its dialer has dropped it since: for ours, when both dialed, which may be joined already. It must not take that one's place. */
+static bool is_dropped(const struct tcp_conn *c)
+{
+    char none;
+    return !recv(c->source.fd, &none, 1, MSG_DONTWAIT | MSG_PEEK);
+}
+
 static void on_auth(struct tcp_conn *c)
 {
     struct tcp_auth *m = (struct tcp_auth *)c->in;
@@ -201,6 +208,10 @@ static void on_auth(struct tcp_conn *c)
     if (sodium_memcmp(m->proof, c->proofs.dialer, sizeof(m->proof)) ||
         !tcp_unseal(c->keys, &b, m->sealed, sizeof(b), NULL, 0)) {
         refuse(c, "its proof of the shared secret is wrong");
+        return;
+    }
+    if (is_dropped(c)) {
+        tcp_conn_drop(c);
         return;
     }
     struct tcp_ready r;
