@@ -239,7 +239,7 @@ static void load_at_once(int rank, int size, void *arg)
     (void)rank, (void)size, (void)arg;
     CHECK_OK(knob_load());
     CHECK_EQ(knob_int(KNOB_SLOT), 8192);
-    CHECK_STR(knob_text(KNOB_TRANSPORTS), "self,shm,tcp");
+    CHECK_STR(knob_text(KNOB_TRANSPORTS), "self,shm,nccl-net,tcp");
 }
 
 /* Runs first, in children of its own, so that the first load is a race of threads. */

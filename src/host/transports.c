@@ -9,9 +9,9 @@
 #include <string.h>
 
 extern const struct choir_transport_ops choir_transport_self, choir_transport_shm,
-    choir_transport_tcp;
+    choir_transport_nccl_net, choir_transport_tcp;
 static const struct choir_transport_ops *const builtin[] = {
-    &choir_transport_self, &choir_transport_shm, &choir_transport_tcp};
+    &choir_transport_self, &choir_transport_shm, &choir_transport_nccl_net, &choir_transport_tcp};
 
 static enum choir_status no_probe(const struct choir_transport_host *host, char *text, size_t bytes)
 {
