@@ -84,6 +84,12 @@ $(BUILD)/tests/test_staged: LIBS += -Wl,--allow-multiple-definition
 $(BUILD)/tests/plugin/%.so: tests/plugin/%.c include/choir_algorithm.h include/choir.h
 	@mkdir -p $(@D)
 	$(CC) -std=c11 $(OPT) $(WARN) -fPIC -shared -fvisibility=hidden -Iinclude -o $@ $< $(LDFLAGS)
+# A net plug-in, once for each version of NCCL's interface; v0 has none of the symbols.
+NET_PLUGINS := $(patsubst %,$(BUILD)/tests/plugin/net_v%.so,0 8 9 10 11 12)
+$(NET_PLUGINS): $(BUILD)/tests/plugin/net_v%.so: tests/plugin/net.c tests/plugin/net_tables.h transports/nccl-net/abi.h
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -std=c11 $(OPT) $(WARN) -fPIC -shared -fvisibility=hidden -DNET_VERSION=$* -o $@ $< $(LDFLAGS)
+$(BUILD)/tests/test_nccl_net $(BUILD)/tests/test_nccl_net_faults: | $(NET_PLUGINS)
 $(BUILD)/tests/test_plugin: | $(BUILD)/tests/plugin/algorithms.so $(filter %/choir-plan %/choir-info,$(TOOLS)) \
                               $(filter %/broadcast_perf %/all_reduce_perf,$(PERF))
 # A C++ user's view: public headers and the shared library only.
