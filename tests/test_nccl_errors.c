@@ -259,76 +259,32 @@ static void simulated(void)
 
 /* --- memory --------------------------------------------------------------------------------------------------- */
 
+static void *some; /* memory of two pages and more */
+
+static ncclComm_t with_memory(void)
+{
+    shim_load();
+    NCCL_OK(shim.MemAlloc(&some, 10000));
+    CHECK_EQ((uintptr_t)some % NCCL_WIN_REQUIRED_ALIGNMENT, 0);
+    memset(some, 1, 10000);
+    return alone();
+}
+
+static void without(ncclComm_t comm)
+{
+    NCCL_OK(shim.CommDestroy(comm));
+    NCCL_OK(shim.MemFree(some));
+}
+
 static void memory(void)
 {
-    void *m = NULL, *p, *handle, *again;
-    ncclWindow_t w, w2;
+    void *p;
     uint64_t total = 0, one;
-    shim_load();
-    ncclComm_t comm = alone(), other = alone();
+    ncclComm_t comm = with_memory();
     NCCL_FAILS(shim.MemAlloc(NULL, 8), ncclInvalidArgument, "ptr");
-    NCCL_FAILS(shim.MemAlloc(&m, 0), ncclInvalidArgument, "size");
-    NCCL_OK(shim.MemAlloc(&m, 10000));
-    CHECK_EQ((uintptr_t)m % NCCL_WIN_REQUIRED_ALIGNMENT, 0);
-    memset(m, 1, 10000);
-    NCCL_OK(shim.CommRegister(comm, m, 10000, &handle));
-    NCCL_OK(shim.CommRegister(comm, m, 100, &again));
-    NCCL_FAILS(shim.CommRegister(comm, NULL, 8, &p), ncclInvalidArgument, "buff");
-    NCCL_FAILS(shim.CommRegister(comm, m, 0, &p), ncclInvalidArgument, "size");
-    NCCL_FAILS(shim.CommRegister(comm, m, 8, NULL), ncclInvalidArgument, "handle");
-    NCCL_FAILS(shim.CommDeregister(other, handle), ncclInvalidArgument, "handle");
-    NCCL_OK(shim.CommDeregister(comm, handle));
-    NCCL_FAILS(shim.CommDeregister(comm, handle), ncclInvalidArgument, "handle");
-    NCCL_OK(shim.CommDeregister(comm, again));
-    NCCL_OK(shim.CommDeregister(comm, NULL));
-    NCCL_OK(shim.CommWindowRegister(comm, m, 10000, &w, NCCL_WIN_COLL_SYMMETRIC));
-    NCCL_OK(shim.CommWindowRegister(comm, (char *)m + 4096, 4096, &w2, NCCL_WIN_DEFAULT));
-    NCCL_OK(shim.WinGetUserPtr(comm, w, &p));
-    CHECK(p == m);
-    NCCL_OK(shim.WinGetUserPtr(comm, w2, &p));
-    CHECK(p == (char *)m + 4096);
-    NCCL_FAILS(shim.WinGetUserPtr(other, w, &p), ncclInvalidArgument, "win");
-    NCCL_FAILS(shim.WinGetUserPtr(comm, w, NULL), ncclInvalidArgument, "outUserPtr");
-    NCCL_FAILS(shim.CommWindowRegister(comm, NULL, 8, &w2, 0), ncclInvalidArgument, "buff");
-    NCCL_FAILS(shim.CommWindowRegister(comm, (char *)m + 8, 8, &w2, 0), ncclInvalidArgument,
-               "4096");
-    NCCL_FAILS(shim.CommWindowRegister(comm, m, 8, NULL, 0), ncclInvalidArgument, "win");
-    NCCL_FAILS(shim.CommWindowRegister(comm, m, 8, &w2, 64), ncclInvalidArgument, "winFlags");
-    NCCL_FAILS(shim.CommWindowDeregister(other, w), ncclInvalidArgument, "win");
-    NCCL_OK(shim.CommWindowDeregister(comm, w));
-    NCCL_FAILS(shim.CommWindowDeregister(comm, w), ncclInvalidArgument, "win");
-    NCCL_OK(shim.CommWindowDeregister(comm, NULL));
-    ncclWaitSignalDesc_t d = {1, 0, 0, 0};
-    NCCL_OK(shim.CommWindowRegister(comm, m, 10000, &w, 0));
-#define WRONG_PUT(sigIdx, ctx, flags, text)                                                        \
-    NCCL_FAILS(shim.PutSignal(&one, 1, ncclInt64, 0, w, 0, sigIdx, ctx, flags, comm, NULL),        \
-               ncclInvalidArgument, text)
-    WRONG_PUT(1, 0, 0, "sigIdx");
-    WRONG_PUT(0, 1, 0, "ctx");
-    WRONG_PUT(0, 0, 1, "flags");
-    NCCL_FAILS(shim.PutSignal(NULL, 1, ncclInt64, 0, w, 0, 0, 0, 0, comm, NULL),
-               ncclInvalidArgument, "localbuff");
-    NCCL_FAILS(shim.PutSignal(&one, 1, ncclInt64, 1, w, 0, 0, 0, 0, comm, NULL),
-               ncclInvalidArgument, "peer 1");
-    NCCL_FAILS(shim.PutSignal(&one, 1, ncclInt64, 0, NULL, 0, 0, 0, 0, comm, NULL),
-               ncclInvalidArgument, "peerWin");
-    NCCL_FAILS(shim.PutSignal(&one, 1, ncclInt64, 0, w, 9999, 0, 0, 0, comm, NULL),
-               ncclInvalidArgument, "ncclPutSignal");
-    NCCL_FAILS(shim.Signal(0, 0, 3, 0, comm, NULL), ncclInvalidArgument, "ctx");
-    NCCL_FAILS(shim.WaitSignal(0, &d, comm, NULL), ncclInvalidArgument, "nDesc");
-    NCCL_FAILS(shim.WaitSignal(1, NULL, comm, NULL), ncclInvalidArgument, "signalDescs");
-    d.opCnt = 0;
-    NCCL_FAILS(shim.WaitSignal(1, &d, comm, NULL), ncclInvalidArgument, "opCnt");
-    d.opCnt = 1, d.peer = 4;
-    NCCL_FAILS(shim.WaitSignal(1, &d, comm, NULL), ncclInvalidArgument, "peer 4");
-    /* Given back in the group that puts into it. */
-    NCCL_OK(shim.GroupStart());
-    NCCL_OK(shim.MemAlloc(&p, 4096));
-    NCCL_OK(shim.Bcast(p, 1, ncclInt32, 0, comm, NULL));
-    NCCL_OK(shim.PutSignal(&one, 1, ncclInt64, 0, w, 0, 0, 0, 0, comm, NULL));
-    NCCL_OK(shim.CommWindowDeregister(comm, w));
-    NCCL_FAILS(shim.GroupEnd(), ncclInvalidArgument, "window");
-    NCCL_OK(shim.MemFree(p));
+    NCCL_FAILS(shim.MemAlloc(&p, 0), ncclInvalidArgument, "size");
+    CHECK_EQ(shim.MemFree(&total), ncclInvalidArgument);
+    NCCL_OK(shim.MemFree(NULL));
     NCCL_OK(shim.CommMemStats(comm, ncclStatGpuMemTotal, &total));
     CHECK_LT(0, total);
     NCCL_OK(shim.CommMemStats(comm, ncclStatGpuMemPersist, &one));
@@ -337,11 +293,92 @@ static void memory(void)
     CHECK_EQ(one, 0);
     NCCL_FAILS(shim.CommMemStats(comm, (ncclCommMemStat_t)4, &one), ncclInvalidArgument, "stat");
     NCCL_FAILS(shim.CommMemStats(comm, ncclStatGpuMemTotal, NULL), ncclInvalidArgument, "value");
-    NCCL_OK(shim.MemFree(m));
-    CHECK_EQ(shim.MemFree(&total), ncclInvalidArgument);
-    NCCL_OK(shim.MemFree(NULL));
-    NCCL_OK(shim.CommDestroy(comm));
-    NCCL_OK(shim.CommDestroy(other));
+    without(comm);
 }
 
-TEST_MAIN(TEST(communicators), TEST(arguments), TEST(groups), TEST(simulated), TEST(memory))
+static void registrations(void)
+{
+    void *p, *handle, *again;
+    ncclComm_t comm = with_memory(), other = alone();
+    NCCL_OK(shim.CommRegister(comm, some, 10000, &handle));
+    NCCL_OK(shim.CommRegister(comm, some, 100, &again));
+    NCCL_FAILS(shim.CommRegister(comm, NULL, 8, &p), ncclInvalidArgument, "buff");
+    NCCL_FAILS(shim.CommRegister(comm, some, 0, &p), ncclInvalidArgument, "size");
+    NCCL_FAILS(shim.CommRegister(comm, some, 8, NULL), ncclInvalidArgument, "handle");
+    NCCL_FAILS(shim.CommDeregister(other, handle), ncclInvalidArgument, "handle");
+    NCCL_FAILS(shim.CommDeregister(comm, some), ncclInvalidArgument, "handle");
+    NCCL_OK(shim.CommDeregister(comm, handle));
+    NCCL_FAILS(shim.CommDeregister(comm, handle), ncclInvalidArgument, "handle");
+    NCCL_FAILS(shim.CommWindowDeregister(comm, (ncclWindow_t)again), ncclInvalidArgument, "win");
+    NCCL_OK(shim.CommDeregister(comm, NULL));
+    NCCL_OK(shim.CommDestroy(other));
+    without(comm); /* with a registration left */
+    comm = with_memory();
+    NCCL_FAILS(shim.CommDeregister(comm, again), ncclInvalidArgument, "handle");
+    without(comm);
+}
+
+static void windows(void)
+{
+    void *p;
+    ncclWindow_t w, w2;
+    ncclComm_t comm = with_memory(), other = alone();
+    NCCL_OK(shim.CommWindowRegister(comm, some, 10000, &w, NCCL_WIN_COLL_SYMMETRIC));
+    NCCL_OK(shim.CommWindowRegister(comm, (char *)some + 4096, 4096, &w2, NCCL_WIN_DEFAULT));
+    NCCL_OK(shim.WinGetUserPtr(comm, w, &p));
+    CHECK(p == some);
+    NCCL_OK(shim.WinGetUserPtr(comm, w2, &p));
+    CHECK(p == (char *)some + 4096);
+    NCCL_FAILS(shim.WinGetUserPtr(other, w, &p), ncclInvalidArgument, "win");
+    NCCL_FAILS(shim.WinGetUserPtr(comm, w, NULL), ncclInvalidArgument, "outUserPtr");
+    NCCL_FAILS(shim.CommWindowRegister(comm, NULL, 8, &w2, 0), ncclInvalidArgument, "buff");
+    NCCL_FAILS(shim.CommWindowRegister(comm, (char *)some + 8, 8, &w2, 0), ncclInvalidArgument,
+               "4096");
+    NCCL_FAILS(shim.CommWindowRegister(comm, some, 8, NULL, 0), ncclInvalidArgument, "win");
+    NCCL_FAILS(shim.CommWindowRegister(comm, some, 8, &w2, 64), ncclInvalidArgument, "winFlags");
+    NCCL_FAILS(shim.CommWindowDeregister(other, w), ncclInvalidArgument, "win");
+    NCCL_OK(shim.CommWindowDeregister(comm, w));
+    NCCL_FAILS(shim.CommWindowDeregister(comm, w), ncclInvalidArgument, "win");
+    NCCL_OK(shim.CommWindowDeregister(comm, NULL));
+    NCCL_OK(shim.CommDestroy(other));
+    without(comm);
+}
+
+static void puts_and_signals(void)
+{
+    int64_t one = 1;
+    int sum = 0;
+    ncclWindow_t w;
+    ncclWaitSignalDesc_t d = {1, 0, 0, 0};
+    ncclComm_t comm = with_memory();
+    NCCL_OK(shim.CommWindowRegister(comm, some, 10000, &w, 0));
+#define WRONG(buffer, peer, window, offset, sigIdx, ctx, flags, text)                              \
+    NCCL_FAILS(shim.PutSignal(buffer, 1, ncclInt64, peer, window, offset, sigIdx, ctx, flags,      \
+                              comm, NULL),                                                         \
+               ncclInvalidArgument, text)
+    WRONG(&one, 0, w, 0, 1, 0, 0, "sigIdx");
+    WRONG(&one, 0, w, 0, 0, 1, 0, "ctx");
+    WRONG(&one, 0, w, 0, 0, 0, 1, "flags");
+    WRONG(NULL, 0, w, 0, 0, 0, 0, "localbuff");
+    WRONG(&one, 1, w, 0, 0, 0, 0, "peer 1");
+    WRONG(&one, 0, NULL, 0, 0, 0, 0, "peerWin");
+    WRONG(&one, 0, w, 9999, 0, 0, 0, "ncclPutSignal");
+    NCCL_FAILS(shim.Signal(0, 0, 3, 0, comm, NULL), ncclInvalidArgument, "ctx");
+    NCCL_FAILS(shim.WaitSignal(0, &d, comm, NULL), ncclInvalidArgument, "nDesc");
+    NCCL_FAILS(shim.WaitSignal(1, NULL, comm, NULL), ncclInvalidArgument, "signalDescs");
+    d.opCnt = 0;
+    NCCL_FAILS(shim.WaitSignal(1, &d, comm, NULL), ncclInvalidArgument, "opCnt");
+    d.opCnt = 1, d.peer = 4;
+    NCCL_FAILS(shim.WaitSignal(1, &d, comm, NULL), ncclInvalidArgument, "peer 4");
+    /* Given back in the group that puts into it: nothing of the group runs. */
+    NCCL_OK(shim.GroupStart());
+    NCCL_OK(shim.AllReduce(&(int){1}, &sum, 1, ncclInt32, ncclSum, comm, NULL));
+    NCCL_OK(shim.PutSignal(&one, 1, ncclInt64, 0, w, 0, 0, 0, 0, comm, NULL));
+    NCCL_OK(shim.CommWindowDeregister(comm, w));
+    NCCL_FAILS(shim.GroupEnd(), ncclInvalidArgument, "window");
+    CHECK_EQ(sum, 0);
+    without(comm);
+}
+
+TEST_MAIN(TEST(communicators), TEST(arguments), TEST(groups), TEST(simulated), TEST(memory),
+          TEST(registrations), TEST(windows), TEST(puts_and_signals))
