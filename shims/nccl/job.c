@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * job.c: making communicators and windows. Where a communicator is blocking, a job runs in its call, or those of a group side by
- * side in threads (those of one parent in the order of their calls), so that one thread may make all ranks of one. Else it has a
- * thread of its own, and the call returns ncclInProgress; the handle is there from the start, so that it can be asked and aborted.
+ * side in threads (those of one parent in the order of their calls), so that one thread may make all ranks of one. Else each has
+ * a thread of its own, and the call returns ncclInProgress; the handle is there from the start, so that it can be asked and
+ * aborted.
  */
 #include "shims/nccl/internal.h"
 #include "base/base.h"
