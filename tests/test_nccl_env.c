@@ -204,39 +204,56 @@ static void one_line(void)
     CHECK_EQ(lines("NCCL_PROTO", ""), 0);
 }
 
+static const struct {
+    const char *set, *also, *want;
+} put[] = {{"NCCL_ALGO=Ring", NULL, "CHOIR_ALGO=Ring"},
+           {"NCCL_ALGO=allreduce:tree,ring;broadcast:ring", NULL,
+            "CHOIR_ALGO=allreduce:tree,ring;broadcast:ring"},
+           {"NCCL_SHM_DISABLE=0", NULL, "CHOIR_TRANSPORTS=%s"},
+           {"NCCL_SHM_DISABLE=1", NULL, "CHOIR_TRANSPORTS=%s"},
+           {"NCCL_SOCKET_NTHREADS=3", NULL, "CHOIR_SOCKETS=3"},
+           {"NCCL_NSOCKS_PERTHREAD=4", "NCCL_SOCKET_NTHREADS=2", "CHOIR_SOCKETS=8"},
+           {"NCCL_SOCKET_NTHREADS=8", "NCCL_NSOCKS_PERTHREAD=8", "CHOIR_SOCKETS=16"},
+           {"NCCL_P2P_LEVEL=LOC", NULL, "CHOIR_CUDA_P2P=off"},
+           {"NCCL_P2P_LEVEL=0", NULL, "CHOIR_CUDA_P2P=off"},
+           {"NCCL_P2P_DISABLE=1", NULL, "CHOIR_CUDA_P2P=off"},
+           {"NCCL_P2P_DISABLE=0", "NCCL_P2P_LEVEL=LOC", "CHOIR_CUDA_P2P=auto"},
+           {"NCCL_NET=Socket", NULL, "CHOIR_TRANSPORTS=%s"},
+           {"NCCL_MAX_NCHANNELS=7", NULL, "CHOIR_CUDA_BLOCKS=7"},
+           {"NCCL_MAX_CTAS=9", "NCCL_MAX_NCHANNELS=7", "CHOIR_CUDA_BLOCKS=9"},
+           {"NCCL_SOCKET_IFNAME=^docker,lo", NULL, "CHOIR_SOCKET_IFNAME=^docker,lo"},
+           {"NCCL_SOCKET_FAMILY=AF_INET6", NULL, "CHOIR_SOCKET_FAMILY=AF_INET6"},
+           {"NCCL_HOSTID=here", NULL, "CHOIR_HOST_ID=here"},
+           {"NCCL_COMM_BLOCKING=0", NULL, "blocking=0"},
+           {"NCCL_COMM_BLOCKING=1", NULL, "blocking=1"}};
+
+/* Every variable that is put into Choir's words is here. */
+static bool is_put(const char *name)
+{
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof(put) / sizeof(put[0]); i++)
+        if (!strncmp(put[i].set, name, n) && put[i].set[n] == '=')
+            return true;
+    return false;
+}
+
 static void settings(void)
 {
-    static const struct {
-        const char *set, *also, *want;
-    } row[] = {{"NCCL_ALGO=Ring", NULL, "CHOIR_ALGO=Ring"},
-               {"NCCL_ALGO=allreduce:tree,ring;broadcast:ring", NULL,
-                "CHOIR_ALGO=allreduce:tree,ring;broadcast:ring"},
-               {"NCCL_SHM_DISABLE=0", NULL, "CHOIR_TRANSPORTS=%s"},
-               {"NCCL_SHM_DISABLE=1", NULL, "CHOIR_TRANSPORTS=%s"},
-               {"NCCL_SOCKET_NTHREADS=3", NULL, "CHOIR_SOCKETS=3"},
-               {"NCCL_NSOCKS_PERTHREAD=4", "NCCL_SOCKET_NTHREADS=2", "CHOIR_SOCKETS=8"},
-               {"NCCL_SOCKET_NTHREADS=8", "NCCL_NSOCKS_PERTHREAD=8", "CHOIR_SOCKETS=16"},
-               {"NCCL_P2P_LEVEL=LOC", NULL, "CHOIR_CUDA_P2P=off"},
-               {"NCCL_P2P_LEVEL=0", NULL, "CHOIR_CUDA_P2P=off"},
-               {"NCCL_P2P_DISABLE=1", NULL, "CHOIR_CUDA_P2P=off"},
-               {"NCCL_P2P_DISABLE=0", "NCCL_P2P_LEVEL=LOC", "CHOIR_CUDA_P2P=auto"},
-               {"NCCL_NET=Socket", NULL, "CHOIR_TRANSPORTS=%s"},
-               {"NCCL_SOCKET_IFNAME=^docker,lo", NULL, "CHOIR_SOCKET_IFNAME=^docker,lo"},
-               {"NCCL_SOCKET_FAMILY=AF_INET6", NULL, "CHOIR_SOCKET_FAMILY=AF_INET6"},
-               {"NCCL_HOSTID=here", NULL, "CHOIR_HOST_ID=here"},
-               {"NCCL_COMM_BLOCKING=0", NULL, "blocking=0"},
-               {"NCCL_COMM_BLOCKING=1", NULL, "blocking=1"}};
+    const struct nccl_env_row *row;
+    for (size_t i = 0; (row = nccl_env_row(i)); i++)
+        if (row->how == NCCL_ENV_PUT && !is_put(row->name))
+            FAIL("nothing says what %s does", row->name);
     const char *all = knob_row(KNOB_TRANSPORTS)->fallback, *shm = strstr(all, "shm,");
     CHECK(shm != NULL);
-    for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+    for (size_t i = 0; i < sizeof(put) / sizeof(put[0]); i++) {
         char want[256], list[200];
         snprintf(list, sizeof(list), "%.*s%s", (int)(shm - all), all, shm + 4);
-        snprintf(want, sizeof(want), "%s", row[i].want);
+        snprintf(want, sizeof(want), "%s", put[i].want);
         if (strstr(want, "%s"))
             snprintf(want, sizeof(want), "CHOIR_TRANSPORTS=%s",
-                     strstr(row[i].set, "SHM_DISABLE=1") ? list : all);
-        if (run(want, row[i].set, row[i].also))
-            FAIL("%s does not become %s", row[i].set, want);
+                     strstr(put[i].set, "SHM_DISABLE=1") ? list : all);
+        if (run(want, put[i].set, put[i].also))
+            FAIL("%s does not become %s", put[i].set, want);
         CHECK_EQ(lines("has no effect", ""), 0);
     }
 }
