@@ -125,13 +125,11 @@ static enum choir_status take_call(struct choir_comm *c, const struct choir_call
     return CHOIR_OK;
 }
 
-/* The stream that the call runs on. in, out: its buffers. */
-static enum choir_status take_stream(struct choir_comm *c, const struct choir_call *call,
-                                     const void *in, const void *out, struct choir_stream **stream)
+/* Once nothing is found wrong with the call any more. */
+static enum choir_status take_overlap(struct choir_comm *c, const struct choir_call *call,
+                                      struct choir_stream **stream)
 {
-    enum choir_status st = device_call_stream(c, in, out, stream);
-    bool overlap = call && call->flags & CHOIR_CALL_OVERLAP;
-    return st == CHOIR_OK && overlap ? overlap_fork(c, stream) : st;
+    return call && call->flags & CHOIR_CALL_OVERLAP ? overlap_fork(c, stream) : CHOIR_OK;
 }
 
 static enum choir_status submit_checked(struct choir_comm *c, struct comm_call *a,
@@ -149,7 +147,9 @@ static enum choir_status submit_checked(struct choir_comm *c, struct comm_call *
     if (st == CHOIR_OK)
         st = check(c, a);
     if (st == CHOIR_OK)
-        st = take_stream(c, call, a->in, a->out, &stream);
+        st = device_call_stream(c, a->in, a->out, &stream);
+    if (st == CHOIR_OK)
+        st = take_overlap(c, call, &stream);
     if (st != CHOIR_OK)
         return st;
     if (base_unlikely(group_open()))
@@ -280,12 +280,14 @@ static enum choir_status message_checked(struct choir_comm *c, struct comm_messa
     if (count && !m.memory)
         return comm_fail(c, CHOIR_ERR_POINTER, "pass a buffer of count elements", "%s is NULL",
                          m.send ? "send" : "recv");
+    st = device_call_stream(c, m.send ? m.memory : NULL, m.send ? NULL : m.memory, &stream);
+    if (st != CHOIR_OK)
+        return st;
     if ((uint32_t)peer == c->host.rank && !group_open())
         return comm_fail(c, CHOIR_ERR_RANK,
                          "put a rank's send to itself and its receive into one group",
                          "peer %d is this rank", peer);
-    st = take_stream(c, call, m.send ? m.memory : NULL, m.send ? NULL : m.memory, &stream);
-    if (st != CHOIR_OK)
+    if ((st = take_overlap(c, call, &stream)) != CHOIR_OK)
         return st;
     m.peer = (uint32_t)peer;
     m.type = type;

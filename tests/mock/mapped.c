@@ -52,6 +52,18 @@ bool cuda_comm_fault(const struct cuda_comm *comm, struct cuda_report *report)
     return false;
 }
 
+bool cuda_comm_waiting(const struct cuda_comm *comm, uint32_t *peer, uint32_t *tick)
+{
+    (void)comm, (void)peer, (void)tick;
+    return false;
+}
+
+bool cuda_comm_next_mark(struct cuda_comm *comm, struct cuda_mark *mark, uint32_t *lost)
+{
+    (void)comm, (void)mark, (void)lost;
+    return false;
+}
+
 void cuda_comm_quiesce(struct cuda_comm *comm)
 {
     (void)comm;
