@@ -24,7 +24,8 @@
     X(cuDevicePrimaryCtxRetain) X(cuDevicePrimaryCtxRelease) X(cuDevicePrimaryCtxGetState)         \
     X(cuCtxGetCurrent) X(cuCtxSetCurrent) X(cuCtxPushCurrent) X(cuCtxPopCurrent) X(cuCtxGetDevice) \
     X(cuCtxGetId) X(cuCtxEnablePeerAccess) X(cuCtxSynchronize) X(cuCtxGetStreamPriorityRange)      \
-    X(cuMemAlloc) X(cuMemFree) X(cuMemHostAlloc) X(cuMemFreeHost) X(cuMemHostGetDevicePointer)     \
+    X(cuMemAlloc) X(cuMemFree) X(cuMemGetInfo) X(cuMemHostAlloc) X(cuMemFreeHost)                  \
+    X(cuMemHostGetDevicePointer)                                                                   \
     X(cuMemHostRegister) X(cuMemHostUnregister) X(cuMemcpy2DAsync)                                 \
     X(cuMemcpyAsync) X(cuMemcpyHtoDAsync) X(cuMemcpyDtoHAsync) X(cuMemcpyDtoDAsync)                \
     X(cuMemsetD8Async) X(cuMemsetD32Async)                                                         \

@@ -19,16 +19,4 @@ CUresult not_supported(void)
 #pragma GCC diagnostic ignored "-Wpragmas"
 #pragma GCC diagnostic ignored "-Wunknown-warning-option"
 #pragma GCC diagnostic ignored "-Wattribute-alias"
-ABSENT(cuMemCreate)
-ABSENT(cuMemRelease)
-ABSENT(cuMemAddressReserve)
-ABSENT(cuMemAddressFree)
-ABSENT(cuMemMap)
-ABSENT(cuMemUnmap)
-ABSENT(cuMemSetAccess)
-ABSENT(cuMemExportToShareableHandle)
-ABSENT(cuMemImportFromShareableHandle)
-ABSENT(cuMemRetainAllocationHandle)
-ABSENT(cuMemGetAllocationPropertiesFromHandle)
-ABSENT(cuMemGetAllocationGranularity)
 ABSENT(cuStreamBatchMemOp)

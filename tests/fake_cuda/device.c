@@ -117,6 +117,10 @@ FAKE_API CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute which, CUd
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
         *value = 132;
         break;
+    case CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED:
+    case CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED:
+        *value = fake_number("FAKE_CUDA_VMM", 1) != 0;
+        break;
     case CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING:
     case CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS_V1:
     case CU_DEVICE_ATTRIBUTE_CAN_USE_STREAM_WAIT_VALUE_NOR_V1:
@@ -185,6 +189,11 @@ FAKE_API CUresult cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute whic
 bool fake_context_live(CUcontext context)
 {
     return context >= primary && context < primary + gpus && context->retained;
+}
+
+CUcontext fake_primary(int gpu)
+{
+    return &primary[gpu];
 }
 
 CUcontext fake_context(void)

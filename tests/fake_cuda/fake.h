@@ -5,6 +5,7 @@
  * is the library's own code, run by a few CPU threads. What is not done here returns CUDA_ERROR_NOT_SUPPORTED.
  *
  *   device.c   GPUs, contexts             memory.c   allocations, what pointers are     share.c   between processes
+ *   vmm.c      physical memory, mapped at addresses
  *   stream.c   streams and their threads  work.c     what streams do                    memop.c   waits and writes of words
  *   event.c    events                     graph.c    capture; replay.c                  module.c  kernels by name, launches
  *   kernels.cc the kernels                absent.c   what is not there                  error.c   names of errors
@@ -13,7 +14,8 @@
  * FAKE_CUDA_FREE_WAITS (1: to free memory waits for all that runs on the GPU, as the driver's may), FAKE_CUDA_LINK (0: the
  * rank of performance of all links), FAKE_CUDA_CLOCK ("A:B:C": to events a kernel has taken A ns, B for each message that it
  * sends, C ns for each MiB), FAKE_CUDA_LAUNCHES (the process ends, without a goodbye, at so many launches; -N: it stops at N,
- * by SIGSTOP).
+ * by SIGSTOP), FAKE_CUDA_VMM (1; 0: no GPU maps physical memory, 2: none imports it), FAKE_CUDA_MEMORY (bytes of a GPU's memory,
+ * which every process has for itself).
  *
  * One lock guards all of it but for what streams' threads do meanwhile. Streams, events, graphs and contexts are never freed,
  * only marked as gone, so that the use of one that is gone is always found.
@@ -54,10 +56,11 @@ struct CUctx_st { /* the primary one of a GPU */
 };
 CUcontext fake_context(void); /* the thread's current one, or NULL */
 bool fake_context_live(CUcontext context);
+CUcontext fake_primary(int gpu);
 
 /* --- memory ---------------------------------------------------------------------------------------- */
 
-enum fake_kind { FAKE_DEVICE, FAKE_HOST, FAKE_REGISTERED, FAKE_OPENED, FAKE_GLOBAL };
+enum fake_kind { FAKE_DEVICE, FAKE_HOST, FAKE_REGISTERED, FAKE_OPENED, FAKE_MAPPED, FAKE_GLOBAL };
 struct fake_memory {
     struct fake_memory *next;
     enum fake_kind kind;
@@ -68,6 +71,7 @@ struct fake_memory {
     int fd;         /* -1: none */
     uint64_t inode; /* of what is shared */
     int opens;
+    uint32_t access; /* FAKE_MAPPED: bit i: GPU i has it */
 };
 /* With the lock held. */
 struct fake_memory *fake_memory_of(const void *at, size_t bytes);
@@ -78,6 +82,10 @@ struct fake_memory *fake_memory_take(const void *at, enum fake_kind kind); /* fo
 struct fake_memory *fake_memory_take_idle(const void *at, enum fake_kind kind, const char *what);
 /* Maps a file as memory; NULL: no room. */
 uint8_t *fake_map(int fd, size_t bytes);
+void fake_poison(uint8_t *at, size_t bytes); /* fresh memory is garbage */
+/* Without the lock: bytes that the process may still have of a GPU's. */
+uint64_t fake_free(int gpu);
+uint64_t fake_vmm_bytes(int gpu); /* physical memory that it has, with the lock held */
 
 /* --- streams ------------------------------------------------------------------------------------------ */
 

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define PAGE 65536u
-#define MOST ((size_t)1 << 36)   /* of a GPU's memory */
+#define MOST (1ll << 36)         /* of a GPU's memory */
 #define POISON ((size_t)4 << 20) /* of so many bytes at either end: all would cost memory */
 
 static struct fake_memory *all;
@@ -72,11 +72,39 @@ uint8_t *fake_map(int fd, size_t bytes)
 
 /* --- device memory --------------------------------------------------------------------------------------- */
 
-static void poison(uint8_t *at, size_t bytes)
+void fake_poison(uint8_t *at, size_t bytes)
 {
     size_t some = bytes < POISON ? bytes : POISON;
     memset(at, 0xdb, some);
     memset(at + bytes - some, 0xdb, some);
+}
+
+static uint64_t total(void)
+{
+    const char *text = getenv("FAKE_CUDA_MEMORY");
+    return (uint64_t)(text && *text ? atoll(text) : MOST);
+}
+
+uint64_t fake_free(int gpu)
+{
+    pthread_mutex_lock(&fake_lock);
+    uint64_t held = fake_vmm_bytes(gpu), most = total();
+    for (const struct fake_memory *m = all; m; m = m->next)
+        held += m->kind == FAKE_DEVICE && m->context->gpu == gpu ? m->mapped : 0;
+    pthread_mutex_unlock(&fake_lock);
+    return held < most ? most - held : 0;
+}
+
+/* What this process holds, as if it had the GPU to itself. */
+FAKE_API CUresult cuMemGetInfo(size_t *left, size_t *most)
+{
+    FAKE_READY();
+    CUcontext context = fake_context();
+    if (!context)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    *left = fake_free(context->gpu);
+    *most = total();
+    return CUDA_SUCCESS;
 }
 
 static CUresult start(CUcontext *context)
@@ -95,7 +123,7 @@ FAKE_API CUresult cuMemAlloc(CUdeviceptr *out, size_t bytes)
         return r;
     if (!bytes)
         return CUDA_ERROR_INVALID_VALUE;
-    if (bytes > MOST)
+    if (bytes > fake_free(context->gpu))
         return CUDA_ERROR_OUT_OF_MEMORY;
     struct fake_memory m = {.kind = FAKE_DEVICE, .context = context, .bytes = bytes};
     m.mapped = (bytes + PAGE - 1) / PAGE * PAGE;
@@ -107,7 +135,7 @@ FAKE_API CUresult cuMemAlloc(CUdeviceptr *out, size_t bytes)
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     m.inode = st.st_ino;
-    poison(m.at, m.mapped);
+    fake_poison(m.at, m.mapped);
     pthread_mutex_lock(&fake_lock);
     fake_memory_add(&m);
     pthread_mutex_unlock(&fake_lock);
@@ -149,7 +177,7 @@ FAKE_API CUresult cuMemHostAlloc(void **out, size_t bytes, unsigned int flags)
     if (p == MAP_FAILED)
         return CUDA_ERROR_OUT_OF_MEMORY;
     m.at = p;
-    poison(m.at, m.bytes);
+    fake_poison(m.at, m.bytes);
     pthread_mutex_lock(&fake_lock);
     fake_memory_add(&m);
     pthread_mutex_unlock(&fake_lock);

@@ -44,7 +44,9 @@ static bool reached(CUdeviceptr at, size_t bytes)
     if (!bytes)
         return true;
     pthread_mutex_lock(&fake_lock);
-    bool known = fake_memory_of((void *)(uintptr_t)at, bytes) != NULL;
+    const struct fake_memory *m = fake_memory_of((void *)(uintptr_t)at, bytes);
+    bool known =
+        m && (m->kind != FAKE_MAPPED || (fake_context() && m->access >> fake_context()->gpu & 1));
     pthread_mutex_unlock(&fake_lock);
     return known;
 }
