@@ -29,7 +29,7 @@ NVCC_GENCODE  := $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a),code=sm_$(a
                  $(if $(word 2,$(CUDA_ARCH)),$(CUDA_PTX)) -fatbin -Xfatbin -compress-all
 else
 # What only reads plans needs no toolkit; tests run kernels on the CPU with it.
-CUDA_LEFT_OUT := $(filter-out src/cuda/absent.c src/cuda/form.c src/cuda/bind.c src/cuda/pair.c,$(wildcard src/cuda/*.c))
+CUDA_LEFT_OUT := $(filter-out src/cuda/absent.c src/cuda/form.c src/cuda/bind.c src/cuda/pair.c src/cuda/handover.c,$(wildcard src/cuda/*.c))
 CUDA_BUILT    := without
 CUDA_SAYS     := the host library, without CUDA: no nvcc with its cuda.h (set CUDA_HOME or NVCC)
 endif
