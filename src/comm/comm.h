@@ -213,6 +213,9 @@ enum choir_status tree_start(struct choir_comm *c, const void *blob, uint32_t by
 /* CHOIR_OK: *result (malloc) holds every rank's record in rank order. */
 enum choir_status tree_test(struct choir_comm *c, uint8_t **result, uint32_t *bytes);
 int tree_waits_for(struct choir_comm *c); /* a rank, or -1: for nobody */
+/* Waits for news of over's agreement, not long, and advances c. waited_ns: so far. */
+enum choir_status tree_wait(struct choir_comm *over, uint64_t waited_ns, struct choir_comm *c,
+                            enum choir_status (*advance)(struct choir_comm *c));
 void tree_frame(struct choir_comm *c, const struct choir_frame *f, const void *payload);
 /* The same, and where every rank's blob is: of at least so many bytes each. Freed in any case. */
 struct tree_answers {
@@ -494,7 +497,9 @@ enum choir_status group_add(struct choir_comm *c, const struct comm_call *call,
 /* options: a call, for its deadline and blocks. */
 enum choir_status group_add_message(struct choir_comm *c, const struct comm_call *options,
                                     const struct comm_message *m, choir_stream *stream);
-enum choir_status group_add_creation(struct choir_comm *c, struct choir_comm **out);
+/* What the end of the group advances until it is no more CHOIR_IN_PROGRESS; out: of a creation, else NULL. */
+enum choir_status group_add_step(struct choir_comm *c, struct choir_comm **out,
+                                 enum choir_status (*advance)(struct choir_comm *c));
 
 /* stream.c */
 /* Takes task and the copied call over, whatever it returns. */

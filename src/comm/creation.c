@@ -375,33 +375,23 @@ static void drive(void *arg)
         creation_advance(c);
 }
 
-/* Waits for news and advances. Frames ring the bell of the communicator they are for; the rendezvous, and connections on
- * their way, ring none, so it looks again after an eighth of what it has waited: where ranks outnumber cores by far, they
- * would otherwise be busy looking. */
+/* The rendezvous rings no bell. */
 static enum choir_status advance_late(struct choir_comm *c, uint64_t waited_ns)
 {
     struct creation *x = c->creation;
-    struct host_comm *h = x->stage == STAGE_SPLIT ? &x->parent->host : &c->host;
     uint64_t most_ns = base_min(base_max(waited_ns / 8, 50000u), 5000000u);
     if (x->stage == STAGE_LINKS)
-        most_ns = base_min(most_ns, GPU_LOOK_NS); /* GPUs ring no bell either */
-    if (x->stage == STAGE_JOIN) {
-        nanosleep(&(struct timespec){.tv_nsec = (long)most_ns}, NULL);
-        return creation_advance(c);
-    }
-    uint32_t word = host_bell_mark(h, HOST_ASLEEP_CALLER);
-    enum choir_status st = creation_advance(c);
-    if (st == CHOIR_IN_PROGRESS)
-        host_bell_sleep(h, word, most_ns);
-    else
-        host_bell_cancel(h, HOST_ASLEEP_CALLER);
-    return st;
+        waited_ns = base_min(waited_ns, 8 * GPU_LOOK_NS); /* GPUs ring no bell either */
+    if (x->stage != STAGE_JOIN)
+        return tree_wait(x->stage == STAGE_SPLIT ? x->parent : c, waited_ns, c, creation_advance);
+    nanosleep(&(struct timespec){.tv_nsec = (long)most_ns}, NULL);
+    return creation_advance(c);
 }
 
 enum choir_status creation_finish(struct choir_comm *c, struct choir_comm **out)
 {
     if (group_open())
-        return group_add_creation(c, out);
+        return group_add_step(c, out, creation_advance);
     bool colorless = c->creation->parent && c->creation->color == CHOIR_COLOR_NONE;
     if (!c->config.blocking && !colorless) {
         c->creation->timer = (struct service_timer){.period_ns = 1000000, .fn = drive, .arg = c};

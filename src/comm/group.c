@@ -25,10 +25,11 @@ static _Thread_local struct group {
     struct choir_error error;
     struct entry *entry;
     uint32_t count, room;
-    struct {
+    struct step { /* creations, and what else all ranks do step by step */
         struct choir_comm *comm, **out;
-    } * creation;
-    uint32_t creations, creation_room;
+        enum choir_status (*advance)(struct choir_comm *c); /* NULL: it has ended */
+    } * step;
+    uint32_t steps, step_room;
     struct profile_event event; /* its id 0: nobody observes it */
 } g;
 
@@ -44,9 +45,9 @@ static void free_lists(void *unused)
 {
     (void)unused;
     free(g.entry);
-    free(g.creation);
-    g.entry = NULL, g.creation = NULL;
-    g.room = g.creation_room = 0;
+    free(g.step);
+    g.entry = NULL, g.step = NULL;
+    g.room = g.step_room = 0;
 }
 
 static void make_key(void)
@@ -134,12 +135,16 @@ enum choir_status group_add_message(struct choir_comm *c, const struct comm_call
     return CHOIR_OK;
 }
 
-enum choir_status group_add_creation(struct choir_comm *c, struct choir_comm **out)
+enum choir_status group_add_step(struct choir_comm *c, struct choir_comm **out,
+                                 enum choir_status (*advance)(struct choir_comm *c))
 {
-    if (!grow((void **)&g.creation, g.creations, &g.creation_room, sizeof(*g.creation)))
+    for (uint32_t i = 0; i < g.steps; i++)
+        if (g.step[i].comm == c)
+            return group_note(comm_fail(c, CHOIR_ERR_BUSY, "call one in a group, and end it",
+                                        "the communicator is in such a call of this group"));
+    if (!grow((void **)&g.step, g.steps, &g.step_room, sizeof(*g.step)))
         return group_note(base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a group"));
-    g.creation[g.creations].comm = c;
-    g.creation[g.creations++].out = out;
+    g.step[g.steps++] = (struct step){c, out, advance};
     return CHOIR_OK;
 }
 
@@ -276,21 +281,22 @@ static enum choir_status run_all(void)
     return first;
 }
 
-static enum choir_status run_creations(void)
+static enum choir_status run_steps(void)
 {
     enum choir_status first = CHOIR_OK;
-    for (uint32_t left = g.creations, idle = 0; left; idle++) {
+    for (uint32_t left = g.steps, idle = 0; left; idle++) {
         left = 0;
-        for (uint32_t i = 0; i < g.creations; i++) {
-            struct choir_comm *c = g.creation[i].comm;
-            if (!c || atomic_load(&c->state) != COMM_CREATING)
-                continue;
-            enum choir_status st = creation_advance(c);
+        for (uint32_t i = 0; i < g.steps; i++) {
+            struct step *s = &g.step[i];
+            enum choir_status st = s->advance ? s->advance(s->comm) : CHOIR_OK;
             left += st == CHOIR_IN_PROGRESS;
+            if (!s->advance || st == CHOIR_IN_PROGRESS)
+                continue;
+            s->advance = NULL;
             if (st < 0 && first == CHOIR_OK)
                 first = st;
-            if (st == CHOIR_OK)
-                creation_settle(c, g.creation[i].out), g.creation[i].comm = NULL;
+            if (st == CHOIR_OK && s->out)
+                creation_settle(s->comm, s->out);
         }
         if (idle < 1000)
             sched_yield();
@@ -307,7 +313,7 @@ static void clear(void)
         free(g.entry[i].messages);
         free(g.entry[i].task);
     }
-    g.count = g.creations = 0;
+    g.count = g.steps = 0;
 }
 
 static enum choir_status prepare_or_enqueue(struct entry *e)
@@ -348,7 +354,7 @@ enum choir_status choir_group_end(void)
         return CHOIR_OK;
     enum choir_status st = g.status;
     if (st == CHOIR_OK)
-        st = run_creations();
+        st = run_steps();
     else
         *base_error_thread() = g.error;
     if (st == CHOIR_OK)

@@ -186,6 +186,20 @@ static enum choir_status waits_for_gone(struct choir_comm *c)
     return st == CHOIR_OK ? CHOIR_IN_PROGRESS : give_up(c, st);
 }
 
+/* Frames ring the bell of the communicator they are for; connections on their way ring none, so it looks again after an eighth of
+ * what it has waited: where ranks outnumber cores by far, they would otherwise be busy looking. */
+enum choir_status tree_wait(struct choir_comm *over, uint64_t waited_ns, struct choir_comm *c,
+                            enum choir_status (*advance)(struct choir_comm *c))
+{
+    uint32_t word = host_bell_mark(&over->host, HOST_ASLEEP_CALLER);
+    enum choir_status st = advance(c);
+    if (st == CHOIR_IN_PROGRESS)
+        host_bell_sleep(&over->host, word, base_min(base_max(waited_ns / 8, 50000u), 5000000u));
+    else
+        host_bell_cancel(&over->host, HOST_ASLEEP_CALLER);
+    return st;
+}
+
 enum choir_status tree_test(struct choir_comm *c, uint8_t **result, uint32_t *bytes)
 {
     struct comm_tree *t = &c->tree;
