@@ -10,7 +10,9 @@
  * on it). How GPU memory goes to other ranks is agreed then, and said in the log at level info:
  *   - Mapped: all ranks have a GPU, are on one host, at most 16, and their GPUs all map each other's memory (CHOIR_CUDA_P2P is
  *     not off). Kernels move the data. Creation takes all memory for messages, 38.4 MiB a rank, on every rank, and 24 MiB for
- *     plans.
+ *     plans: by cuMemMap, its descriptors passed between processes over unix sockets; or, where a rank cannot
+ *     (CHOIR_CUDA_VMM=off or NCCL_CUMEM_ENABLE=0 on it, an older GPU, processes in different network namespaces), by
+ *     cudaMalloc and CUDA IPC on all.
  *   - Through the host: everywhere else (several hosts, GPUs that do not reach each other, more ranks, ranks without a GPU). The
  *     stream copies inputs into pinned memory, a thread of the communicator runs the operation there as a host call, over any
  *     transport, and the stream copies outputs back. Collectives go in slices of CHOIR_CUDA_SLICE (4 MiB), copies beside the
@@ -81,8 +83,8 @@
  *     call still to be made. Their memory is freed after all ranks have destroyed the window.
  *
  * Not there yet: access of peers to user buffers (collectives go through the library's memory) and copy engines in
- * collectives; network cards that reach GPU memory; windows in GPU memory through the host; suspending a communicator. Memory that
- * cuMemMap has mapped (expandable segments) is untried. NVLink multicast is never used.
+ * collectives; network cards that reach GPU memory; windows in GPU memory through the host; suspending a communicator. Buffers that
+ * cuMemMap has mapped (expandable segments) are untried. NVLink multicast is never used.
  */
 #ifndef CHOIR_CUDA_H
 #define CHOIR_CUDA_H

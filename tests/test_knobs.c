@@ -159,6 +159,18 @@ static void opposite(void)
     CHECK_EQ(knob_load(), CHOIR_ERR_ARGUMENT);
     CHECK(strstr(base_error_thread()->remedy, "auto or off"));
     clean();
+    setenv("NCCL_CUMEM_ENABLE", "0", 1); /* this one says whether to enable it */
+    knob_reload();
+    CHECK_OK(knob_load());
+    CHECK_STR(knob_text(KNOB_CUDA_VMM), "off");
+    setenv("NCCL_CUMEM_ENABLE", "-2", 1);
+    knob_reload();
+    CHECK_OK(knob_load());
+    CHECK_STR(knob_text(KNOB_CUDA_VMM), "auto");
+    setenv("CHOIR_CUDA_VMM", "on", 1);
+    knob_reload();
+    CHECK_EQ(knob_load(), CHOIR_ERR_ARGUMENT);
+    clean();
 }
 
 static void aliases(void)

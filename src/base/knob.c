@@ -84,6 +84,8 @@ static const char *translate(int id, const char *text)
 {
     if (id == KNOB_CUDA_P2P && text && *text) /* it says whether to disable it */
         return strcmp(text, "0") ? "off" : "auto";
+    if (id == KNOB_CUDA_VMM && text && *text)
+        return strcmp(text, "0") ? "auto" : "off";
     return text;
 }
 
@@ -99,7 +101,8 @@ static void read_one(int id)
         read_number(id, name, text);
     } else if (id == KNOB_LOG && base_log_parse(text) < 0) {
         fail(name, text, "not a log level", "error, warn, info or debug");
-    } else if (id == KNOB_CUDA_P2P && strcmp(text, "auto") && strcmp(text, "off")) {
+    } else if ((id == KNOB_CUDA_P2P || id == KNOB_CUDA_VMM) && strcmp(text, "auto") &&
+               strcmp(text, "off")) {
         fail(name, text, "not auto or off", "auto or off");
     } else if (id == KNOB_TUNE && strcmp(text, "auto") && strcmp(text, "off") &&
                strcmp(text, "again")) {

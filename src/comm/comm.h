@@ -15,6 +15,7 @@
  *   device.c    operations on GPU memory              staged.c    the same through the host: their turn
  *   staged_call.c  and what a stream does for them    bounce.c    plain host memory for kernels
  *   observe.c    what observers are told (choir_profile.h)
+ *   meeting.c   how GPUs come to map each other
  */
 #ifndef COMM_COMM_H
 #define COMM_COMM_H
@@ -134,6 +135,7 @@ enum comm_state { COMM_CREATING, COMM_READY, COMM_FINALIZED, COMM_FAILED };
 
 struct creation;
 struct comm_device;
+struct comm_meeting;
 struct comm_staged;
 struct comm_marks;
 struct comm_observed;
@@ -185,6 +187,7 @@ struct choir_comm {
     struct cuda_device *here;     /* the GPU of the thread that created it, or NULL */
     struct cuda_overlap *overlap; /* of overlap.c: made by the first call that asks for it */
     struct comm_device *device;   /* its GPU side, where all ranks' map each other, or NULL */
+    struct comm_meeting *meeting; /* of GPUs, while it lasts */
     struct comm_staged
         *staged; /* how its GPU's memory, or plain memory for it, goes through the host, or NULL */
     struct profile_event life; /* told from ready to destroyed */
@@ -439,8 +442,7 @@ enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
 enum choir_status device_exchange(struct choir_comm *c, const struct comm_call *call,
                                   struct comm_message *list, uint32_t n,
                                   struct choir_stream *stream);
-/* Of a creation: a card for the others; once all are here; once all have met. Where GPUs do not all map each other, their memory goes
- * through the host, on all ranks. */
+/* Of a creation: a card for the others. Where GPUs do not all map each other, their memory goes through the host, on all ranks. */
 enum device_why { /* not mapped */
                   DEVICE_MAPPED,
                   DEVICE_HOSTS,
@@ -462,20 +464,25 @@ struct device_met {
 void device_here(struct choir_comm *c); /* which GPU is the calling thread's */
 void device_open(struct choir_comm *c, struct cuda_card *card);
 enum device_why device_apart(const struct choir_comm *c);
-struct device_met device_meet(struct choir_comm *c, const struct cuda_card *card);
-/* said: what rank 0 said when they met. CHOIR_IN_PROGRESS: it said to measure, so device_settle is to be called until it is
- * done. */
-enum choir_status device_prove(struct choir_comm *c, const struct device_met *said);
+/* All GPUs have met; said: what rank 0 said of links then. CHOIR_IN_PROGRESS: to measure them, so device_settle is to be called
+ * until it is done. */
+enum choir_status device_ready(struct choir_comm *c, const struct device_met *said);
 enum choir_status device_settle(struct choir_comm *c);
 /* Links of another communicator are being measured: memory is better not allocated or freed, for that may wait for kernels. */
 bool device_waits(void);
 bool device_measures(const struct choir_comm *c); /* its own, by kernels that are under way */
 void device_landed(struct choir_comm *c);         /* they have ended, or soon will have */
-void device_stage(struct choir_comm *c, struct device_met met);
+void device_stage(struct choir_comm *c);
 void device_close(struct choir_comm *c);
 uint64_t device_bytes(const struct choir_comm *c);
 void device_stop(struct choir_comm *c); /* its kernels end */
 void device_look(struct choir_comm *c); /* breaks the communicator if a kernel has given up */
+
+/* meeting.c: some rank of a communicator that is created has a GPU: x has what each gave, its card behind `at` bytes. */
+enum choir_status meeting_begin(struct choir_comm *c, const struct tree_answers *x, uint32_t at);
+/* CHOIR_IN_PROGRESS until it has ended; *said: what rank 0 said last. */
+enum choir_status meeting_advance(struct choir_comm *c, struct device_met *said);
+void meeting_end(struct choir_comm *c);
 
 /* counts.c */
 bool counts_first(const struct choir_comm *c, const struct comm_call *call);

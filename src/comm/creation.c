@@ -157,33 +157,6 @@ static enum choir_status stage_cards(struct choir_comm *c)
     return CHOIR_IN_PROGRESS;
 }
 
-/* GPU memory goes through the host. Nobody begins before all have their memory: a stream that waits for a rank may keep it from
- * getting any. */
-static enum choir_status start_pinned(struct choir_comm *c, struct device_met met)
-{
-    device_stage(c, met);
-    c->creation->stage = STAGE_GPUS; /* once more, if it was that */
-    enum choir_status sent = tree_start(c, &met, sizeof(met));
-    return sent == CHOIR_OK ? CHOIR_IN_PROGRESS : sent;
-}
-
-/* Their GPUs map each other, and say whether they could. */
-static enum choir_status start_gpus(struct choir_comm *c, const struct tree_answers *x)
-{
-    struct cuda_card *card = calloc(c->host.size, sizeof(*card));
-    if (!card)
-        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks",
-                         c->host.size);
-    for (uint32_t r = 0; r < c->host.size; r++)
-        if (x->bytes[r] >= sizeof(struct agreement) + sizeof(*card))
-            memcpy(&card[r], (const char *)x->blob[r] + sizeof(struct agreement), sizeof(*card));
-    struct device_met met = device_meet(c, card);
-    free(card);
-    c->creation->stage = STAGE_GPUS;
-    enum choir_status sent = tree_start(c, &met, sizeof(met));
-    return sent == CHOIR_OK ? CHOIR_IN_PROGRESS : sent;
-}
-
 static enum choir_status stage_agree(struct choir_comm *c)
 {
     struct tree_answers x;
@@ -206,30 +179,22 @@ static enum choir_status stage_agree(struct choir_comm *c)
         if (!r)
             zero = a;
     }
-    if (st == CHOIR_OK && gpus && device_apart(c) != DEVICE_MAPPED)
-        st = start_pinned(c, (struct device_met){.why = device_apart(c)});
-    else if (st == CHOIR_OK && gpus)
-        st = start_gpus(c, &x);
+    if (st == CHOIR_OK && gpus) {
+        c->creation->stage = STAGE_GPUS;
+        st = meeting_begin(c, &x, sizeof(struct agreement));
+    }
     tree_answers_free(&x);
     return st;
 }
 
 static enum choir_status stage_gpus(struct choir_comm *c)
 {
-    struct tree_answers x;
-    struct device_met met = {.why = DEVICE_MAPPED}, first = met;
-    enum choir_status st = tree_answers(c, sizeof(met), &x);
-    if (st == CHOIR_OK)
-        memcpy(&first, x.blob[0], sizeof(first));
-    for (uint32_t r = 0; r < c->host.size && st == CHOIR_OK && met.why == DEVICE_MAPPED; r++)
-        memcpy(&met, x.blob[r], sizeof(met));
-    tree_answers_free(&x);
+    struct device_met said;
+    enum choir_status st = meeting_advance(c, &said);
     if (st != CHOIR_OK || c->slice_bytes) /* pinned, by all */
         return st;
-    if (met.why != DEVICE_MAPPED)
-        return start_pinned(c, met);
     c->creation->stage = STAGE_LINKS;
-    return device_prove(c, &first);
+    return device_ready(c, &said);
 }
 
 static void announce(struct choir_comm *c, uint64_t ns)
@@ -251,7 +216,9 @@ static enum choir_status too_late(struct choir_comm *c)
         [STAGE_GPUS] = "the meeting of GPUs",
         [STAGE_LINKS] = "the measuring of links between GPUs"};
     struct choir_comm *over = c->creation->stage == STAGE_SPLIT ? c->creation->parent : c;
-    bool told = over->host_open && c->creation->stage != STAGE_OPEN && !device_measures(c);
+    bool waits = c->creation->stage == STAGE_GPUS && device_waits(); /* perhaps for no rank */
+    bool told =
+        over->host_open && c->creation->stage != STAGE_OPEN && !waits && !device_measures(c);
     int rank = told ? tree_waits_for(over) : -1;
     char whom[40] = "";
     if (rank >= 0)

@@ -328,24 +328,10 @@ static void without(const struct choir_comm *c)
              base_error_thread()->text, base_error_thread()->remedy);
 }
 
-static void not_mapped(const struct choir_comm *c)
-{
-    base_log(BASE_WARN, (int)c->host.rank, "no direct access between GPUs: %s; %s",
-             base_error_thread()->text, base_error_thread()->remedy);
-}
-
 void device_here(struct choir_comm *c)
 {
     if (cuda_here(&c->here) != CHOIR_OK)
         without(c);
-}
-
-/* What all ranks can tell before they try. */
-enum device_why device_apart(const struct choir_comm *c)
-{
-    return c->layout->hosts > 1        ? DEVICE_HOSTS
-           : c->host.size > CUDA_RANKS ? DEVICE_RANKS
-                                       : DEVICE_MAPPED;
 }
 
 void device_open(struct choir_comm *c, struct cuda_card *card)
@@ -355,48 +341,36 @@ void device_open(struct choir_comm *c, struct cuda_card *card)
     *card = (struct cuda_card){.present = c->here != NULL, .off = off};
     if (!c->here || device_apart(c) != DEVICE_MAPPED || off)
         return;
-    if (cuda_comm_open(c->here, c->host.rank, c->host.size, c->timeout_ns, card, &gpu) != CHOIR_OK)
-        not_mapped(c);
-    c->device = gpu ? calloc(1, sizeof(*c->device)) : NULL;
-    if (!c->device) {
-        cuda_comm_close(gpu), *card = (struct cuda_card){.present = 1};
-        return;
+    enum choir_status st =
+        cuda_comm_open(c->here, c->host.rank, c->host.size, c->timeout_ns, card, &gpu);
+    if (st == CHOIR_OK && !(c->device = calloc(1, sizeof(*c->device))))
+        st = base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a communicator");
+    if (c->device) {
+        c->device->gpu = gpu;
+        c->device->bound = plan_cache_create(256);
+        if (!c->device->bound)
+            st = base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for the cache of plans");
     }
-    c->device->gpu = gpu;
-    if (staged_open(c) != CHOIR_OK) /* such calls are refused then */
+    if (st != CHOIR_OK) {
+        base_log(BASE_WARN, (int)c->host.rank, "no direct access between GPUs: %s; %s",
+                 base_error_thread()->text, base_error_thread()->remedy);
+        if (c->device)
+            device_close(c);
+        else
+            cuda_comm_close(gpu);
+        *card = (struct cuda_card){.present = 1};
+    } else if (staged_open(c) != CHOIR_OK) { /* such calls are refused then */
         base_log(BASE_WARN, (int)c->host.rank, "no memory of malloc on CUDA streams: %s; %s",
                  base_error_thread()->text, base_error_thread()->remedy);
-}
-
-static enum choir_status meet(struct choir_comm *c, const struct cuda_card *card)
-{
-    struct comm_device *d = c->device;
-    bool same[CUDA_RANKS];
-    for (uint32_t r = 0; r < c->host.size; r++)
-        same[r] = !memcmp(&c->host.member[r]->id, &host_process.id, sizeof(host_process.id));
-    enum choir_status st = cuda_comm_meet(d->gpu, card, same);
-    d->bound = plan_cache_create(256);
-    if (st == CHOIR_OK && !d->bound)
-        st = base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for the cache of plans");
-    return st;
-}
-
-struct device_met device_meet(struct choir_comm *c, const struct cuda_card *card)
-{
-    for (uint32_t r = 0; r < c->host.size; r++)
-        if (!card[r].present)
-            return (struct device_met){.why = DEVICE_NONE, .rank = r};
-    for (uint32_t r = 0; r < c->host.size; r++)
-        if (!card[r].bytes)
-            return (struct device_met){.why = card[r].off ? DEVICE_OFF : DEVICE_UNREACHED,
-                                       .rank = r};
-    struct device_met met = {.why = DEVICE_MAPPED};
-    if (meet(c, card) == CHOIR_OK) {
-        tune_decide(c, card, &met);
-        return met;
     }
-    not_mapped(c);
-    return (struct device_met){.why = DEVICE_UNREACHED, .rank = c->host.rank};
+}
+
+void device_stage(struct choir_comm *c)
+{
+    device_close(c);
+    c->slice_bytes = (uint64_t)knob_int(KNOB_CUDA_SLICE);
+    if (c->here && staged_open(c) != CHOIR_OK)
+        without(c);
 }
 
 enum choir_status device_table(struct choir_comm *c, const struct plan_tuned *tuned)
@@ -407,44 +381,15 @@ enum choir_status device_table(struct choir_comm *c, const struct plan_tuned *tu
     return plan_table_create(&d->cluster, knob_text(KNOB_ALGO), &d->table);
 }
 
-static void say_why(const struct choir_comm *c, struct device_met met, char *text, size_t bytes)
-{
-    if (met.why == DEVICE_HOSTS)
-        snprintf(text, bytes, "ranks on %u hosts", c->layout->hosts);
-    else if (met.why == DEVICE_RANKS)
-        snprintf(text, bytes, "%u ranks, %u map each other at most", c->host.size, CUDA_RANKS);
-    else if (met.why == DEVICE_NONE)
-        snprintf(text, bytes, "rank %u has no GPU", met.rank);
-    else if (met.why == DEVICE_OFF)
-        snprintf(text, bytes, "CHOIR_CUDA_P2P is off on rank %u", met.rank);
-    else
-        snprintf(text, bytes, "rank %u and the GPUs of others do not map each other, see its log",
-                 met.rank);
-}
-
-void device_stage(struct choir_comm *c, struct device_met met)
-{
-    char why[80];
-    say_why(c, met, why, sizeof(why));
-    device_close(c);
-    c->slice_bytes = (uint64_t)knob_int(KNOB_CUDA_SLICE);
-    base_log(BASE_INFO, (int)c->host.rank, "GPU memory goes through the host: %s", why);
-    if (c->here && staged_open(c) != CHOIR_OK)
-        without(c);
-}
-
-enum choir_status device_prove(struct choir_comm *c, const struct device_met *said)
+enum choir_status device_ready(struct choir_comm *c, const struct device_met *said)
 {
     struct comm_device *d = c->device;
-    enum choir_status st = cuda_comm_prove(d->gpu);
-    if (st == CHOIR_OK)
-        st = observe_open(c, d->gpu);
+    enum choir_status st = observe_open(c, d->gpu);
     if (st != CHOIR_OK)
         return st;
     d->timer = (struct service_timer){.period_ns = DEVICE_PERIOD_NS, .fn = device_timer, .arg = c};
     d->timed = true;
     service_timer_add(&d->timer);
-    base_log(BASE_INFO, (int)c->host.rank, "GPU memory is mapped by all ranks");
     return tune_start(c, said);
 }
 

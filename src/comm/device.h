@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* device.h: a communicator's GPU side, whose ranks map each other's memory, as device.c, device_fault.c and tune.c share it. */
+/* device.h: a communicator's GPU side, whose ranks map each other's memory, as device.c, device_fault.c, meeting.c and tune.c share
+ * it. */
 #ifndef COMM_DEVICE_H
 #define COMM_DEVICE_H
 

@@ -81,6 +81,7 @@ void comm_free(struct choir_comm *c)
     if (c->host_open && !host_comm_hide(&c->host))
         return;
     watch_close(c); /* now: an upcall may have begun a flood */
+    meeting_end(c);
     device_close(c);
     observe_comm_end(c);
     if (c->host_open)

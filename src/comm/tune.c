@@ -123,6 +123,7 @@ void tune_decide(struct choir_comm *c, const struct cuda_card *card, struct devi
     struct comm_tune *t = c->host.rank || c->host.size == 1 ? NULL : calloc(1, sizeof(*t));
     if (!t)
         return;
+    tune_free(c); /* of a way by which not all have met */
     c->device->tune = t;
     if (!strcmp(knob_text(KNOB_TUNE), "off")) {
         built_in(t, "CHOIR_TUNE is off");

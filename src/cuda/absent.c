@@ -95,6 +95,19 @@ enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint
     return absent();
 }
 
+enum choir_status cuda_comm_reopen(struct cuda_comm *comm, struct cuda_card *card)
+{
+    (void)comm, (void)card;
+    return absent();
+}
+
+enum choir_status cuda_comm_offer(struct cuda_comm *comm, const struct cuda_card *card,
+                                  const bool *same_process)
+{
+    (void)comm, (void)card, (void)same_process;
+    return absent();
+}
+
 enum choir_status cuda_comm_meet(struct cuda_comm *comm, const struct cuda_card *card,
                                  const bool *same_process)
 {
@@ -125,9 +138,10 @@ bool cuda_comm_waiting(const struct cuda_comm *comm, uint32_t *peer, uint32_t *t
     return false;
 }
 
-void cuda_comm_quiesce(struct cuda_comm *comm)
+enum choir_status cuda_comm_quiesce(struct cuda_comm *comm)
 {
     (void)comm;
+    return absent();
 }
 
 void cuda_comm_close(struct cuda_comm *comm)

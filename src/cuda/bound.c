@@ -92,21 +92,6 @@ static enum choir_status make_exchanges(struct cuda_bound *b, const struct choir
                : base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for an exchange");
 }
 
-/* Memory for a plan, of the arena or of its own. */
-static enum choir_status take(struct cuda_bound *b, uint64_t bytes, CUdeviceptr *memory)
-{
-    struct cuda_comm *comm = b->comm;
-    if (bytes <= ARENA_BYTES - comm->arena_used) {
-        *memory = comm->arena + comm->arena_used;
-        comm->arena_used += bytes;
-        return CHOIR_OK;
-    }
-    enum choir_status st = cuda_device_alloc(comm->device, bytes, &b->memory);
-    b->bytes = bytes;
-    *memory = b->memory;
-    return st;
-}
-
 static uint64_t aligned(uint64_t bytes)
 {
     return (bytes + 255) & ~255ull;
@@ -124,7 +109,7 @@ static enum choir_status make_tables(struct cuda_bound *b, const struct choir_pl
     uint64_t window = t->plan.window, tables = aligned(t->bytes);
     uint64_t tmp = aligned(window * t->plan.tmp_bytes);
     uint64_t pending = aligned(window * t->plan.most_pendings * sizeof(struct cuda_pending));
-    st = take(b, tables + tmp + pending + aligned(scratch_bytes), &memory);
+    st = cuda_comm_take(b->comm, tables + tmp + pending + aligned(scratch_bytes), &memory);
     if (st == CHOIR_OK) {
         cuda_tables_relocate(t, (const void *)(uintptr_t)memory, &b->plan);
         st = cuda_comm_upload(b->comm, memory, t->data, t->bytes);
@@ -161,18 +146,13 @@ enum choir_status cuda_bound_create(struct cuda_comm *comm, const struct choir_p
     return st;
 }
 
-/* Its GPU memory stays with the communicator: a kernel or a graph may still read it, and to free memory waits for all that runs on
- * the device, which may wait for this thread. */
+/* Its GPU memory stays with the communicator: to free memory waits for all that runs on the device, which may wait for this
+ * thread. */
 void cuda_bound_free(void *bound)
 {
     struct cuda_bound *b = bound;
     if (!b)
         return;
-    struct cuda_retired *r = b->memory ? malloc(sizeof(*r)) : NULL;
-    if (r) {
-        *r = (struct cuda_retired){b->comm->retired, b->memory, b->bytes};
-        b->comm->retired = r;
-    }
     free(b->launch);
     free(b);
 }

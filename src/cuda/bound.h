@@ -20,9 +20,7 @@ struct cuda_bound {
     struct cuda_comm *comm;
     uint32_t elem, launches;
     struct cuda_launch *launch; /* one after another; none: */
-    struct cuda_plan plan;      /* relocated to `memory` */
-    CUdeviceptr memory;
-    uint64_t bytes;
+    struct cuda_plan plan;      /* relocated to GPU memory */
     uint8_t *tmp, *staging;
     struct cuda_pending *pending;
     void *scratch; /* for scaled inputs, where OUT cannot hold them */

@@ -4,6 +4,8 @@
  * (absent.c). The engine knows ranks, plans and memory; how ranks meet is comm's business.
  *
  *   mailbox.c   memory that the GPUs of a host share, and what kernels are told of it
+ *   meet.c      how its ranks map it
+ *   share.c     memory by physical memory and addresses             handover.c descriptors of it, from process to process
  *   form.c      exchanges, recognised from the steps of plans      bind.c   tables of any plan
  *   bound.c     a plan made ready to launch                         launch.c launching it
  *   pair.c      exchanges with one peer                            timing.c  how long operations take
@@ -24,28 +26,39 @@ struct cuda_bound; /* a plan, ready to be launched again and again */
 struct cuda_device;
 struct cuda_timing; /* of operations of a communicator that is being created */
 
+/* How ranks share GPU memory. */
+enum cuda_way {
+    CUDA_BY_HANDLE, /* cuMemAlloc, and CUDA IPC */
+    CUDA_BY_MAPPING /* cuMemMap of physical memory, whose descriptors go from process to process */
+};
 /* What the other ranks need to know of a rank's GPU. */
 struct cuda_card {
     uint32_t present; /* 0: the rank has none, and nothing else is set */
     uint32_t off;     /* it is not to be mapped */
     int32_t ordinal;  /* in its own process */
+    uint32_t way;     /* enum cuda_way; all ranks' must be one */
     uint8_t uuid[16];
     uint64_t what;           /* it is: a hash of its name and abilities */
     char pci[16];            /* where it is */
     uint64_t address, bytes; /* of its mailbox, in its own process; bytes 0: it has none */
-    uint8_t handle[64];      /* for other processes of the host */
+    uint64_t room;           /* by mapping: what is to be mapped */
+    uint8_t handle[64]; /* for other processes of the host: CUDA's, or where descriptors are left */
 };
 /* The device of the thread's current context, if the process uses CUDA; else *device = NULL, which is no error. */
 enum choir_status cuda_here(struct cuda_device **device);
-/* Makes the GPU side of a communicator whose ranks, at most CUDA_RANKS, map each other's memory. After an error *comm = NULL. */
+/* Makes the GPU side of a communicator whose ranks, at most CUDA_RANKS, map each other's memory: by mapping if the device and
+ * CHOIR_CUDA_VMM allow it. After an error *comm = NULL. */
 enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint32_t ranks,
                                  uint64_t limit_ns, struct cuda_card *card,
                                  struct cuda_comm **comm);
-/* Maps the mailboxes of all ranks and writes a word into each. card[r], same_process[r]: of rank r. The record names the rank
- * that cannot be reached. */
+/* Other memory, by handle: not all ranks could share by mapping. Once none of them maps any. */
+enum choir_status cuda_comm_reopen(struct cuda_comm *comm, struct cuda_card *card);
+/* Three steps, each once all ranks have done the one before. card[r], same_process[r]: of rank r; the record names the rank that
+ * cannot be reached. Lets the others map this rank's mailbox; maps theirs and writes a word into each; whether words have come. */
+enum choir_status cuda_comm_offer(struct cuda_comm *comm, const struct cuda_card *card,
+                                  const bool *same_process);
 enum choir_status cuda_comm_meet(struct cuda_comm *comm, const struct cuda_card *card,
                                  const bool *same_process);
-/* Once all ranks have met: whether their words have come. */
 enum choir_status cuda_comm_prove(struct cuda_comm *comm);
 /* Its kernels end, now and later; any thread, no CUDA call. */
 void cuda_comm_abort(struct cuda_comm *comm);
@@ -53,8 +66,8 @@ void cuda_comm_abort(struct cuda_comm *comm);
 bool cuda_comm_fault(const struct cuda_comm *comm, struct cuda_report *report);
 /* For whom its kernels have waited for 100 ms or more; *tick changes while they do. False: they have not. No CUDA call. */
 bool cuda_comm_waiting(const struct cuda_comm *comm, uint32_t *peer, uint32_t *tick);
-/* Waits until its kernels have ended. */
-void cuda_comm_quiesce(struct cuda_comm *comm);
+/* Waits until its kernels have ended, with all else in the GPU's context. */
+enum choir_status cuda_comm_quiesce(struct cuda_comm *comm);
 /* After that: frees what peers cannot reach any more; the rest goes once they have closed too. */
 void cuda_comm_close(struct cuda_comm *comm);
 int cuda_comm_ordinal(const struct cuda_comm *comm); /* of its device */

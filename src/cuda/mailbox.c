@@ -1,28 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mailbox.c: the memory that the ranks of a host share on their GPUs: each has a mailbox, which the others write into. It is
- * allocated and mapped when a communicator is created, so that no operation ever waits for memory. Ranks of one process
- * use each other's addresses, others open a handle. A path counts once a word has come over it.
+ * allocated when a communicator is created, so that no operation ever waits for memory; meet.c maps it.
  *
  * A peer may write into the mailbox until it has closed its own side, which it says by its last hello. A mailbox
  * closed before waits on a list, and is freed when another is opened or closed, or never: at the process's end.
  */
 #include "cuda/mailbox.h"
+#include "base/knob.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define HELLO_MOVED 0x68656c6c6f000000u
-#define HELLO_CLOSED 0x636c6f7365000000u
-
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct cuda_comm *closed;
-
-static uint64_t hello(uint64_t word, uint32_t from, uint32_t to)
-{
-    return word | from << 8 | to;
-}
 
 enum choir_status cuda_comm_begin(struct cuda_comm *comm, CUstreamCaptureMode *mode)
 {
@@ -39,7 +31,7 @@ void cuda_comm_end(struct cuda_comm *comm, CUstreamCaptureMode *mode)
     cuda_device_leave(comm->device);
 }
 
-static enum choir_status wait(struct cuda_comm *comm, CUresult r, const char *what)
+enum choir_status cuda_comm_wait(struct cuda_comm *comm, CUresult r, const char *what)
 {
     if (r == CUDA_SUCCESS)
         r = cuda_driver()->cuStreamSynchronize(comm->stream);
@@ -49,67 +41,30 @@ static enum choir_status wait(struct cuda_comm *comm, CUresult r, const char *wh
 enum choir_status cuda_comm_upload(struct cuda_comm *comm, CUdeviceptr to, const void *from,
                                    uint64_t bytes)
 {
-    return wait(comm, cuda_driver()->cuMemcpyHtoDAsync(to, from, bytes, comm->stream),
-                "copying to the GPU");
-}
-
-static CUdeviceptr hello_at(const struct cuda_view *v, uint32_t owner, uint32_t from)
-{
-    return (CUdeviceptr)(uintptr_t)v->mailbox[owner] + CUDA_POST_AT(v->ranks, from, 0) +
-           offsetof(struct cuda_post, hello);
-}
-
-/* Writes a word into every mailbox that is mapped here. */
-static enum choir_status say(struct cuda_comm *comm, uint64_t word)
-{
-    const struct cuda_driver *cu = cuda_driver();
-    struct cuda_view *v = &comm->view;
-    CUresult r = CUDA_SUCCESS;
-    uint64_t said[CUDA_RANKS];
-    for (uint32_t p = 0; p < v->ranks && r == CUDA_SUCCESS; p++) {
-        said[p] = hello(word, v->rank, p);
-        if (v->mailbox[p])
-            r = cu->cuMemcpyHtoDAsync(hello_at(v, p, v->rank), &said[p], sizeof(said[p]),
-                                      comm->stream);
-    }
-    return wait(comm, r, "writing into the memory of another GPU");
-}
-
-/* The first rank whose word is not in the own mailbox, or -1. Who has closed again has moved words here, too. */
-static int silent(struct cuda_comm *comm, uint64_t word)
-{
-    struct cuda_view *v = &comm->view;
-    uint64_t heard[CUDA_RANKS];
-    CUresult r = CUDA_SUCCESS;
-    for (uint32_t p = 0; p < v->ranks && r == CUDA_SUCCESS; p++)
-        r = cuda_driver()->cuMemcpyDtoHAsync(&heard[p], hello_at(v, v->rank, p), sizeof(heard[p]),
-                                             comm->stream);
-    if (wait(comm, r, "reading the mailbox") != CHOIR_OK)
-        return (int)v->rank;
-    for (uint32_t p = 0; p < v->ranks; p++)
-        if (p != v->rank && heard[p] != hello(word, p, v->rank) &&
-            heard[p] != hello(HELLO_CLOSED, p, v->rank))
-            return (int)p;
-    return -1;
+    return cuda_comm_wait(comm, cuda_driver()->cuMemcpyHtoDAsync(to, from, bytes, comm->stream),
+                          "copying to the GPU");
 }
 
 /* --- opening ---------------------------------------------------------------------------------------- */
 
+/* All of it but the board and the stream. */
+static void discard_memory(struct cuda_comm *comm)
+{
+    cuda_comm_unmap(comm, false);
+    handover_close(&comm->handover);
+    cuda_block_free(comm->device, &comm->mailbox);
+    for (struct cuda_extra *x = comm->extra; x; x = comm->extra) {
+        comm->extra = x->next;
+        cuda_block_free(comm->device, &x->block);
+        free(x);
+    }
+    cuda_block_free(comm->device, &comm->own);
+}
+
 static void discard(struct cuda_comm *comm)
 {
     const struct cuda_driver *cu = cuda_driver();
-    for (uint32_t p = 0; p < CUDA_RANKS; p++)
-        if (comm->mapped[p])
-            cu->cuIpcCloseMemHandle(comm->mapped[p]);
-    if (comm->mailbox)
-        cuda_device_free(comm->device, comm->mailbox, comm->mailbox_bytes);
-    for (struct cuda_retired *r = comm->retired; r; r = comm->retired) {
-        comm->retired = r->next;
-        cuda_device_free(comm->device, r->memory, r->bytes);
-        free(r);
-    }
-    if (comm->private_memory)
-        cuda_device_free(comm->device, comm->private_memory, comm->private_bytes);
+    discard_memory(comm);
     if (comm->board)
         cu->cuMemFreeHost(comm->board);
     if (comm->stream)
@@ -117,21 +72,10 @@ static void discard(struct cuda_comm *comm)
     free(comm);
 }
 
-/* In the device's context. */
-static enum choir_status allocate(struct cuda_comm *comm)
+static enum choir_status make_board(struct cuda_comm *comm)
 {
     const struct cuda_driver *cu = cuda_driver();
     struct cuda_view *v = &comm->view;
-    uint64_t counts = v->ranks * CUDA_LANES * sizeof(struct cuda_count);
-    comm->mailbox_bytes = CUDA_MAILBOX_BYTES(v->ranks);
-    uint64_t zeroed = (counts + sizeof(struct cuda_state) + 255) & ~255ull;
-    uint64_t staging = (uint64_t)CUDA_SLOT_LANES * CUDA_SLOT_BYTES;
-    comm->private_bytes = zeroed + staging + ARENA_BYTES;
-    enum choir_status st = cuda_device_alloc(comm->device, comm->mailbox_bytes, &comm->mailbox);
-    if (st == CHOIR_OK)
-        st = cuda_device_alloc(comm->device, comm->private_bytes, &comm->private_memory);
-    if (st != CHOIR_OK)
-        return st;
     CUresult r = cu->cuMemHostAlloc((void **)&comm->board, sizeof(*comm->board),
                                     CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
     CUdeviceptr board = 0;
@@ -142,38 +86,105 @@ static enum choir_status allocate(struct cuda_comm *comm)
     if (r != CUDA_SUCCESS)
         return cuda_fail(r, "making a communicator's board");
     memset(comm->board, 0, sizeof(*comm->board));
-    v->mailbox[v->rank] = (uint8_t *)(uintptr_t)comm->mailbox;
-    v->count = (struct cuda_count *)(uintptr_t)comm->private_memory;
-    v->guard.state = (struct cuda_state *)(uintptr_t)(comm->private_memory + counts);
     v->guard.report =
         (struct cuda_report *)(uintptr_t)(board + offsetof(struct cuda_board, report));
     v->guard.abort = (const uint32_t *)(uintptr_t)board;
     comm->marks = (struct cuda_marks *)(uintptr_t)(board + offsetof(struct cuda_board, marks));
-    /* Flags and numbers begin at 0; the slots need not. */
-    comm->staging = (uint8_t *)(uintptr_t)(comm->private_memory + zeroed);
-    comm->arena = comm->private_memory + zeroed + staging;
-    r = cu->cuMemsetD8Async(comm->mailbox, 0, CUDA_SLOT_AT(v->ranks, 0, 0), comm->stream);
-    if (r == CUDA_SUCCESS)
-        r = cu->cuMemsetD8Async(comm->private_memory, 0, zeroed, comm->stream);
-    return wait(comm, r, "clearing a mailbox");
+    return CHOIR_OK;
 }
 
-static enum choir_status fill_card(struct cuda_comm *comm, struct cuda_card *card)
+static enum choir_status clear(struct cuda_comm *comm)
 {
-    CUipcMemHandle handle;
-    CUresult r = cuda_driver()->cuIpcGetMemHandle(&handle, comm->mailbox);
-    if (r != CUDA_SUCCESS)
-        return cuda_fail(r, "cuIpcGetMemHandle");
-    *card = (struct cuda_card){.present = 1,
-                               .ordinal = comm->device->gpu.ordinal,
-                               .address = comm->mailbox,
-                               .bytes = comm->mailbox_bytes};
-    _Static_assert(sizeof(handle) == sizeof(card->handle), "the handle's size");
-    memcpy(card->handle, &handle, sizeof(handle));
-    memcpy(card->uuid, &comm->device->gpu.uuid, sizeof(card->uuid));
-    card->what = cuda_gpu_hash(&comm->device->gpu);
-    snprintf(card->pci, sizeof(card->pci), "%.15s", comm->device->gpu.pci);
+    const struct cuda_driver *cu = cuda_driver();
+    /* Flags and numbers begin at 0; the slots need not. */
+    CUresult r = cu->cuMemsetD8Async(comm->mailbox.at, 0, CUDA_SLOT_AT(comm->view.ranks, 0, 0),
+                                     comm->stream);
+    if (r == CUDA_SUCCESS)
+        r = cu->cuMemsetD8Async(comm->own.at, 0, comm->kept_bytes, comm->stream);
+    return cuda_comm_wait(comm, r, "clearing a mailbox");
+}
+
+/* In the device's context, as all below. */
+static enum choir_status allocate(struct cuda_comm *comm, enum cuda_way way)
+{
+    struct cuda_view *v = &comm->view;
+    uint64_t counts = v->ranks * CUDA_LANES * sizeof(struct cuda_count);
+    uint64_t staging = (uint64_t)CUDA_SLOT_LANES * CUDA_SLOT_BYTES;
+    comm->way = way;
+    comm->kept_bytes = (counts + sizeof(struct cuda_state) + 255) & ~255ull;
+    enum choir_status st =
+        cuda_block_alloc(comm->device, CUDA_MAILBOX_BYTES(v->ranks), way, true, &comm->mailbox);
+    if (st == CHOIR_OK)
+        st = cuda_block_alloc(comm->device, comm->kept_bytes + staging + ARENA_BYTES, way, false,
+                              &comm->own);
+    if (st != CHOIR_OK)
+        return st;
+    v->mailbox[v->rank] = (uint8_t *)(uintptr_t)comm->mailbox.at;
+    v->count = (struct cuda_count *)(uintptr_t)comm->own.at;
+    v->guard.state = (struct cuda_state *)(uintptr_t)(comm->own.at + counts);
+    comm->staging = (uint8_t *)(uintptr_t)(comm->own.at + comm->kept_bytes);
+    comm->arena = comm->own.at + comm->kept_bytes + staging;
+    return clear(comm);
+}
+
+enum choir_status cuda_comm_card(struct cuda_comm *comm, struct cuda_card *card)
+{
+    struct cuda_card c = {.present = 1,
+                          .ordinal = comm->device->gpu.ordinal,
+                          .way = comm->way,
+                          .address = comm->mailbox.at,
+                          .bytes = comm->mailbox.bytes,
+                          .room = comm->mailbox.room};
+    memcpy(c.uuid, &comm->device->gpu.uuid, sizeof(c.uuid));
+    c.what = cuda_gpu_hash(&comm->device->gpu);
+    snprintf(c.pci, sizeof(c.pci), "%.15s", comm->device->gpu.pci);
+    if (comm->way == CUDA_BY_MAPPING) {
+        enum choir_status st = handover_open(&comm->handover);
+        if (st != CHOIR_OK)
+            return st;
+        _Static_assert(sizeof(comm->handover.address) <= sizeof(c.handle), "it fits");
+        memcpy(c.handle, &comm->handover.address, sizeof(comm->handover.address));
+    } else {
+        CUipcMemHandle handle;
+        CUresult r = cuda_driver()->cuIpcGetMemHandle(&handle, comm->mailbox.at);
+        if (r != CUDA_SUCCESS)
+            return cuda_fail(r, "cuIpcGetMemHandle");
+        _Static_assert(sizeof(handle) == sizeof(c.handle), "the handle's size");
+        memcpy(c.handle, &handle, sizeof(handle));
+    }
+    *card = c;
     return CHOIR_OK;
+}
+
+/* By mapping if that can be, else by handle. */
+static enum choir_status fill(struct cuda_comm *comm, struct cuda_card *card)
+{
+    enum choir_status st = make_board(comm);
+    if (st != CHOIR_OK)
+        return st;
+    if (strcmp(knob_text(KNOB_CUDA_VMM), "off")) {
+        if (cuda_share_maps(comm->device) && allocate(comm, CUDA_BY_MAPPING) == CHOIR_OK &&
+            cuda_comm_card(comm, card) == CHOIR_OK)
+            return CHOIR_OK;
+        base_log(BASE_INFO, (int)comm->view.rank, "GPU memory is of cuMemAlloc: %s; %s",
+                 base_error_thread()->text, base_error_thread()->remedy);
+    }
+    return cuda_comm_reopen(comm, card);
+}
+
+enum choir_status cuda_comm_reopen(struct cuda_comm *comm, struct cuda_card *card)
+{
+    CUstreamCaptureMode mode;
+    enum choir_status st = cuda_comm_begin(comm, &mode);
+    if (st != CHOIR_OK)
+        return st;
+    discard_memory(comm);
+    comm->met = false;
+    st = allocate(comm, CUDA_BY_HANDLE);
+    if (st == CHOIR_OK)
+        st = cuda_comm_card(comm, card);
+    cuda_comm_end(comm, &mode);
+    return st;
 }
 
 /* Frees what was closed and is not written any more. */
@@ -185,7 +196,7 @@ static void sweep(void)
         CUstreamCaptureMode mode;
         if (cuda_comm_begin(&at_device, &mode) != CHOIR_OK)
             break;
-        if (silent(c, HELLO_CLOSED) < 0) {
+        if (cuda_comm_silent(c, CUDA_HELLO_CLOSED) < 0) {
             *at = c->next;
             discard(c);
         } else {
@@ -214,15 +225,14 @@ enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint
     if (!comm)
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a communicator");
     *comm = (struct cuda_comm){.device = device,
+                               .handover.fd = -1,
                                .view = {.rank = rank, .ranks = ranks, .guard.limit_ns = limit_ns}};
     enum choir_status st = cuda_comm_begin(comm, &mode);
     if (st != CHOIR_OK) {
         free(comm);
         return st;
     }
-    st = allocate(comm);
-    if (st == CHOIR_OK)
-        st = fill_card(comm, card);
+    st = fill(comm, card);
     if (st == CHOIR_OK)
         *out = comm, atomic_fetch_add(&device->comms, 1);
     else
@@ -241,86 +251,38 @@ struct cuda_scratch cuda_comm_scratch(const struct cuda_comm *comm)
     return (struct cuda_scratch){.out = comm->staging, .in = comm->staging + CUDA_SCRATCH_OUT};
 }
 
-/* --- meeting ---------------------------------------------------------------------------------------- */
+/* --- plans -------------------------------------------------------------------------------------------- */
 
-/* A rank of this process: its address is ours, if our GPU reaches its. */
-static enum choir_status reach(struct cuda_comm *comm, const struct cuda_card *card, uint32_t rank)
+static enum choir_status add_extra(struct cuda_comm *comm, uint64_t bytes)
 {
-    const struct cuda_driver *cu = cuda_driver();
-    enum choir_status st;
-    int can = 0;
-    if (card->ordinal != comm->device->gpu.ordinal) {
-        struct cuda_device *other = cuda_device_at(card->ordinal, &st);
-        if (!other)
+    struct cuda_extra *x = calloc(1, sizeof(*x));
+    if (!x)
+        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a plan");
+    enum choir_status st =
+        cuda_block_alloc(comm->device, base_max(bytes, EXTRA_BYTES), comm->way, false, &x->block);
+    if (st != CHOIR_OK) {
+        free(x);
+        return st;
+    }
+    x->next = comm->extra;
+    comm->extra = x;
+    return CHOIR_OK;
+}
+
+enum choir_status cuda_comm_take(struct cuda_comm *comm, uint64_t bytes, CUdeviceptr *memory)
+{
+    if (bytes <= ARENA_BYTES - comm->arena_used) {
+        *memory = comm->arena + comm->arena_used;
+        comm->arena_used += bytes;
+        return CHOIR_OK;
+    }
+    if (!comm->extra || bytes > comm->extra->block.room - comm->extra->used) {
+        enum choir_status st = add_extra(comm, bytes);
+        if (st != CHOIR_OK)
             return st;
-        CUresult r = cu->cuDeviceCanAccessPeer(&can, comm->device->gpu.device, other->gpu.device);
-        if (r == CUDA_SUCCESS && can) {
-            r = cu->cuCtxEnablePeerAccess(other->context, 0);
-            r = r == CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED ? CUDA_SUCCESS : r;
-        }
-        if (r != CUDA_SUCCESS)
-            return cuda_fail(r, "cuCtxEnablePeerAccess");
-        if (!can)
-            return base_fail(CHOIR_ERR_UNSUPPORTED, "choir-info shows which GPUs reach which",
-                             "GPU %d does not reach GPU %d of rank %u", comm->device->gpu.ordinal,
-                             card->ordinal, rank);
     }
-    comm->view.mailbox[rank] = (uint8_t *)(uintptr_t)card->address;
-    return CHOIR_OK;
-}
-
-static enum choir_status open_handle(struct cuda_comm *comm, const struct cuda_card *card,
-                                     uint32_t rank)
-{
-    CUipcMemHandle handle;
-    char what[64];
-    memcpy(&handle, card->handle, sizeof(handle));
-    CUresult r = cuda_driver()->cuIpcOpenMemHandle(&comm->mapped[rank], handle,
-                                                   CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
-    snprintf(what, sizeof(what), "opening the memory of rank %u's GPU", rank);
-    if (r != CUDA_SUCCESS)
-        return cuda_fail(r, what);
-    comm->view.mailbox[rank] = (uint8_t *)(uintptr_t)comm->mapped[rank];
-    return CHOIR_OK;
-}
-
-enum choir_status cuda_comm_meet(struct cuda_comm *comm, const struct cuda_card *card,
-                                 const bool *same_process)
-{
-    struct cuda_view *v = &comm->view;
-    CUstreamCaptureMode mode;
-    enum choir_status st = cuda_comm_begin(comm, &mode);
-    if (st != CHOIR_OK)
-        return st;
-    for (uint32_t p = 0; p < v->ranks && st == CHOIR_OK; p++) {
-        if (p == v->rank)
-            continue;
-        if (card[p].bytes != comm->mailbox_bytes)
-            st =
-                base_fail(CHOIR_ERR_PROTOCOL, "use one version of the library on all ranks",
-                          "rank %u's mailbox has %llu bytes", p, (unsigned long long)card[p].bytes);
-        else
-            st = same_process[p] ? reach(comm, &card[p], p) : open_handle(comm, &card[p], p);
-    }
-    if (st == CHOIR_OK)
-        st = say(comm, HELLO_MOVED);
-    comm->met = st == CHOIR_OK;
-    cuda_comm_end(comm, &mode);
-    return st;
-}
-
-enum choir_status cuda_comm_prove(struct cuda_comm *comm)
-{
-    CUstreamCaptureMode mode;
-    enum choir_status st = cuda_comm_begin(comm, &mode);
-    if (st != CHOIR_OK)
-        return st;
-    int rank = silent(comm, HELLO_MOVED);
-    cuda_comm_end(comm, &mode);
-    if (rank >= 0)
-        return base_fail(CHOIR_ERR_INTERNAL, "look at the driver's log (dmesg)",
-                         "what rank %d wrote into the memory of GPU %d has not come", rank,
-                         comm->device->gpu.ordinal);
+    *memory = comm->extra->block.at + comm->extra->used;
+    comm->extra->used += bytes;
     return CHOIR_OK;
 }
 
@@ -356,16 +318,18 @@ int cuda_comm_ordinal(const struct cuda_comm *comm)
 
 uint64_t cuda_comm_bytes(const struct cuda_comm *comm)
 {
-    return comm->mailbox_bytes + comm->private_bytes;
+    return comm->mailbox.bytes + comm->own.bytes;
 }
 
-void cuda_comm_quiesce(struct cuda_comm *comm)
+enum choir_status cuda_comm_quiesce(struct cuda_comm *comm)
 {
     CUstreamCaptureMode mode;
-    if (cuda_comm_begin(comm, &mode) != CHOIR_OK)
-        return; /* the driver is gone, and with it what ran */
-    cuda_driver()->cuCtxSynchronize();
+    enum choir_status st = cuda_comm_begin(comm, &mode);
+    if (st != CHOIR_OK)
+        return st; /* the driver is gone, and with it what ran */
+    CUresult r = cuda_driver()->cuCtxSynchronize();
     cuda_comm_end(comm, &mode);
+    return r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "cuCtxSynchronize");
 }
 
 void cuda_comm_close(struct cuda_comm *comm)
@@ -377,7 +341,7 @@ void cuda_comm_close(struct cuda_comm *comm)
     at_device.device = comm->device;
     atomic_fetch_sub(&comm->device->comms, 1);
     if (comm->met && comm->view.ranks > 1) {
-        say(comm, HELLO_CLOSED);
+        cuda_comm_say(comm, CUDA_HELLO_CLOSED);
         pthread_mutex_lock(&lock);
         comm->next = closed;
         closed = comm;

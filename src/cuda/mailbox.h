@@ -3,8 +3,8 @@
 #ifndef CUDA_MAILBOX_H
 #define CUDA_MAILBOX_H
 
-#include "cuda/device.h"
-#include "cuda/engine.h"
+#include "cuda/handover.h"
+#include "cuda/share.h"
 
 /* How a message travels: in flagged words or lines, through slots; or a plan by the interpreter. */
 enum cuda_form {
@@ -17,10 +17,12 @@ enum cuda_form {
     CUDA_FORMS
 };
 
-struct cuda_retired {
-    struct cuda_retired *next;
-    CUdeviceptr memory;
-    uint64_t bytes;
+/* Memory of plans for which the arena had no room. It stays as long as the communicator: a kernel or a graph may read it. */
+#define EXTRA_BYTES (2u << 20) /* at least */
+struct cuda_extra {
+    struct cuda_extra *next;
+    struct cuda_block block;
+    uint64_t used;
 };
 
 /* What kernels and the host tell each other: pinned memory. */
@@ -34,25 +36,26 @@ struct cuda_board {
 struct cuda_comm {
     struct cuda_device *device;
     struct cuda_view view;
-    CUdeviceptr mailbox,
-        private_memory; /* private: counts, state, and what the interpreter uses: */
-    uint64_t mailbox_bytes, private_bytes;
+    enum cuda_way way;
+    struct cuda_block mailbox, own; /* own: counts, state, and what the interpreter uses: */
+    uint64_t kept_bytes;            /* at own's beginning: counts and state */
     uint8_t
         *staging; /* [CUDA_SLOT_LANES][CUDA_SLOT_BYTES]: operations of a communicator take turns */
     CUdeviceptr arena;   /* for tables and scratch of plans */
     uint64_t arena_used; /* of ARENA_BYTES */
+    struct cuda_extra *extra;
     struct cuda_board *board;
-    struct cuda_marks *marks;       /* of the board, as kernels see it */
-    CUdeviceptr mapped[CUDA_RANKS]; /* by handle, of other processes */
-    CUstream stream;                /* for the library's own copies */
+    struct cuda_marks *marks;             /* of the board, as kernels see it */
+    CUdeviceptr opened[CUDA_RANKS];       /* of other processes, by handle */
+    struct cuda_block mapped[CUDA_RANKS]; /* the same by mapping */
+    struct handover handover;             /* where others leave descriptors of theirs */
+    CUstream stream;                      /* for the library's own copies */
     /* Kernels, looked up once: of a form, type and op; of a form; of a type. */
     CUfunction combine[CUDA_FORMS][CHOIR_TYPES][CHOIR_OPS], move[CUDA_FORMS];
     CUfunction divide[CHOIR_TYPES], scale[CHOIR_TYPES], mark;
     CUfunction raise, take; /* signals */
     uint32_t marks_taken;
-    struct cuda_retired
-        *retired; /* memory of plans that are kept no more: a graph may still have it */
-    bool met;
+    bool met;               /* peers may write */
     struct cuda_comm *next; /* closed, but peers may still write into its mailbox */
 };
 
@@ -64,6 +67,18 @@ struct cuda_comm {
  * another. */
 enum choir_status cuda_comm_begin(struct cuda_comm *comm, CUstreamCaptureMode *mode);
 void cuda_comm_end(struct cuda_comm *comm, CUstreamCaptureMode *mode);
+/* The driver's answer to the last of some calls on the communicator's own stream; waits for them. */
+enum choir_status cuda_comm_wait(struct cuda_comm *comm, CUresult r, const char *what);
+/* A rank's mailbox, as the others find it; by mapping it listens for their descriptors from now on. */
+enum choir_status cuda_comm_card(struct cuda_comm *comm, struct cuda_card *card);
+/* Ends the mappings of others' mailboxes; stays: their addresses do. */
+enum choir_status cuda_comm_unmap(struct cuda_comm *comm, bool stays);
+/* Words that ranks leave in each other's mailboxes; -1, or the first rank whose word is not in the own one. */
+enum cuda_hello { CUDA_HELLO_MOVED = 1, CUDA_HELLO_CLOSED };
+enum choir_status cuda_comm_say(struct cuda_comm *comm, enum cuda_hello word);
+int cuda_comm_silent(struct cuda_comm *comm, enum cuda_hello word);
+/* Memory for a plan, until the communicator ends. */
+enum choir_status cuda_comm_take(struct cuda_comm *comm, uint64_t bytes, CUdeviceptr *memory);
 /* Copies on the communicator's own stream, and waits. */
 enum choir_status cuda_comm_upload(struct cuda_comm *comm, CUdeviceptr to, const void *from,
                                    uint64_t bytes);

@@ -38,13 +38,13 @@ static void rank_body(int rank, int size, void *arg)
     gpu_close(&g);
 }
 
-static void run(int ranks, int per_process, int operations, uint64_t slot, uint32_t kinds,
-                const char *algorithm)
+static void run_with(const char *setting, int ranks, int per_process, int operations, uint64_t slot,
+                     uint32_t kinds, const char *algorithm)
 {
     struct job j = {.operations = operations, .seed = test_seed(), .slot = slot, .kinds = kinds};
     char algo[96];
     snprintf(algo, sizeof(algo), "CHOIR_ALGO=%s", algorithm);
-    const char *env[] = {algo, "CHOIR_TIMEOUT=20s", "CHOIR_CREATE_TIMEOUT=60s", NULL};
+    const char *env[] = {algo, "CHOIR_TIMEOUT=20s", "CHOIR_CREATE_TIMEOUT=60s", setting, NULL};
     struct test_ranks t = {
         .ranks = ranks, .per_process = per_process, .env = env, .fn = rank_body, .arg = &j};
     if (!gpu_count())
@@ -54,6 +54,12 @@ static void run(int ranks, int per_process, int operations, uint64_t slot, uint3
     if (!test_ranks_try(&t))
         FAIL("%d ranks, %d in a process, slot %" PRIu64 ", algorithm \"%s\"", ranks, per_process,
              slot, algorithm);
+}
+
+static void run(int ranks, int per_process, int operations, uint64_t slot, uint32_t kinds,
+                const char *algorithm)
+{
+    run_with(NULL, ranks, per_process, operations, slot, kinds, algorithm);
 }
 
 static void threads(void)
@@ -76,6 +82,14 @@ static void several_on_a_gpu(void)
     run(8, 8, TEST_BY_EFFORT(10, 60, 200), 4096, 0, "");
 }
 
+/* CUDA IPC, where ranks share memory by mapping else. */
+static void by_handle(void)
+{
+    run_with("CHOIR_CUDA_VMM=off", 2, 1, TEST_BY_EFFORT(20, 60, 400), 4096, 0, "");
+    run_with("CHOIR_CUDA_VMM=off", 4, 2, TEST_BY_EFFORT(5, 15, 100), 16384, 0, "");
+    run_with("CHOIR_CUDA_VMM=off", 3, 3, TEST_BY_EFFORT(10, 30, 200), 4096, 0, "");
+}
+
 /* Processes that share a GPU take turns of some milliseconds. */
 static void processes_on_a_gpu(void)
 {
@@ -94,5 +108,5 @@ static void algorithms(void)
         }
 }
 
-TEST_MAIN(TEST(threads), TEST(processes), TEST(several_on_a_gpu), TEST(algorithms),
+TEST_MAIN(TEST(threads), TEST(processes), TEST(by_handle), TEST(several_on_a_gpu), TEST(algorithms),
           TEST(processes_on_a_gpu))

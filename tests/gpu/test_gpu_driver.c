@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the library and its tests rely on of a driver: order of streams, events, captures that fork, calls that break a capture,
- * words that streams wait for, handles of memory. Holds the fake driver and the real one to the same.
+ * words that streams wait for, handles of memory, physical memory. Holds the fake driver and the real one to the same.
  */
+#include "cuda/handover.h"
 #include "tests/gpu/gpu.h"
 #include <unistd.h>
 
@@ -111,6 +112,7 @@ static void unsafe_body(int rank, int size, void *arg)
 
 struct shared {
     CUipcMemHandle handle;
+    struct handover_address address;
     int state;
 };
 
@@ -148,6 +150,114 @@ static void handles_body(int rank, int size, void *arg)
     gpu_close(&gpu);
 }
 
+/* --- physical memory -------------------------------------------------------------------------------------- */
+
+static CUmemAllocationProp prop;
+static size_t grain;
+static CUdeviceptr place; /* reserved */
+
+static CUresult map(CUmemGenericAllocationHandle handle)
+{
+    CUmemAccessDesc access = {.location = prop.location,
+                              .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+    CUresult r = cu->cuMemMap(place, grain, 0, handle, 0);
+    return r == CUDA_SUCCESS ? cu->cuMemSetAccess(place, grain, &access, 1) : r;
+}
+
+static void reserve(void)
+{
+    prop = (CUmemAllocationProp){.type = CU_MEM_ALLOCATION_TYPE_PINNED};
+    prop.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+    prop.location.id = gpu.ordinal;
+    GPU_OK(cu->cuMemGetAllocationGranularity(&grain, &prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM));
+    CHECK(grain && !(grain & (grain - 1)));
+    GPU_OK(cu->cuMemAddressReserve(&place, 2 * grain, 0, 0, 0));
+    CHECK_EQ(place % grain, 0);
+}
+
+static void refusals(void)
+{
+    CUmemGenericAllocationHandle plain;
+    int fd = -1;
+    CHECK_EQ(cu->cuMemCreate(&plain, grain + 1, &prop, 0), CUDA_ERROR_INVALID_VALUE);
+    GPU_OK(cu->cuMemCreate(&plain, grain, &prop, 0));
+    CHECK_NE(
+        cu->cuMemExportToShareableHandle(&fd, plain, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0),
+        CUDA_SUCCESS); /* it was not made for that */
+    CHECK_NE(cu->cuMemMap(place + 4096, grain, 0, plain, 0), CUDA_SUCCESS);
+    GPU_OK(cu->cuMemMap(place, grain, 0, plain, 0));
+    CHECK_NE(cu->cuMemMap(place, grain, 0, plain, 0), CUDA_SUCCESS); /* it is taken */
+    GPU_OK(cu->cuMemUnmap(place, grain));
+    CHECK_NE(cu->cuMemUnmap(place, grain), CUDA_SUCCESS);
+    GPU_OK(cu->cuMemRelease(plain));
+}
+
+/* Gives its memory away, and has other memory at the same address then. */
+static void own(struct shared *s)
+{
+    CUmemGenericAllocationHandle handle;
+    uint32_t word = 21;
+    int fd = -1;
+    prop.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    for (int i = 0; i < 2; i++, word = 99) {
+        GPU_OK(cu->cuMemCreate(&handle, grain, &prop, 0));
+        GPU_OK(map(handle));
+        gpu_put(&gpu, (void *)(uintptr_t)place, &word, 4);
+        if (!i) {
+            GPU_OK(cu->cuMemExportToShareableHandle(&fd, handle,
+                                                    CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0));
+            while (!__atomic_load_n(&s->state, __ATOMIC_ACQUIRE))
+                test_sleep_ms(1);
+            CHECK_OK(handover_give(&s->address, 1, fd));
+            close(fd);
+            GPU_OK(cu->cuMemUnmap(place, grain));
+        }
+        GPU_OK(cu->cuMemRelease(handle)); /* mapped, it stays */
+    }
+    __atomic_store_n(&s->state, 2, __ATOMIC_RELEASE);
+    gpu_get(&gpu, &word, (void *)(uintptr_t)place, 4);
+    CHECK_EQ(word, 99);
+}
+
+/* Memory that its maker has given up lives on here. */
+static void import(struct shared *s)
+{
+    struct handover h;
+    CUmemGenericAllocationHandle handle;
+    uint32_t word = 0;
+    int fd[2];
+    CHECK_OK(handover_open(&h));
+    s->address = h.address;
+    __atomic_store_n(&s->state, 1, __ATOMIC_RELEASE);
+    while (__atomic_load_n(&s->state, __ATOMIC_ACQUIRE) != 2)
+        test_sleep_ms(1);
+    handover_take(&h, 2, fd);
+    handover_close(&h);
+    GPU_OK(cu->cuMemImportFromShareableHandle(&handle, (void *)(uintptr_t)fd[1],
+                                              CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR));
+    close(fd[1]);
+    GPU_OK(map(handle));
+    GPU_OK(cu->cuMemRelease(handle));
+    gpu_get(&gpu, &word, (void *)(uintptr_t)place, 4);
+    CHECK_EQ(word, 21);
+}
+
+static void physical_body(int rank, int size, void *arg)
+{
+    (void)size;
+    begin(0); /* the same GPU */
+    reserve();
+    if (!rank)
+        refusals();
+    if (!rank)
+        own(arg);
+    else
+        import(arg);
+    GPU_OK(cu->cuMemUnmap(place, grain));
+    GPU_OK(cu->cuMemAddressFree(place, 2 * grain));
+    gpu_close(&gpu);
+}
+
 static void run(int ranks, void (*fn)(int, int, void *))
 {
     if (!gpu_count())
@@ -172,4 +282,9 @@ static void handles(void)
     run(2, handles_body);
 }
 
-TEST_MAIN(TEST(order), TEST(forks), TEST(unsafe_calls), TEST(handles))
+static void physical(void)
+{
+    run(2, physical_body);
+}
+
+TEST_MAIN(TEST(order), TEST(forks), TEST(unsafe_calls), TEST(handles), TEST(physical))

@@ -28,6 +28,13 @@ enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint
     return CHOIR_OK;
 }
 
+enum choir_status cuda_comm_offer(struct cuda_comm *comm, const struct cuda_card *card,
+                                  const bool *same_process)
+{
+    (void)comm, (void)card, (void)same_process;
+    return CHOIR_OK;
+}
+
 enum choir_status cuda_comm_meet(struct cuda_comm *comm, const struct cuda_card *card,
                                  const bool *same_process)
 {
@@ -64,10 +71,10 @@ bool cuda_comm_next_mark(struct cuda_comm *comm, struct cuda_mark *mark, uint32_
     return false;
 }
 
-void cuda_comm_quiesce(struct cuda_comm *comm)
+enum choir_status cuda_comm_quiesce(struct cuda_comm *comm)
 {
     (void)comm;
-    cuda_staged_quiesce(NULL);
+    return cuda_staged_quiesce(NULL);
 }
 
 void cuda_comm_close(struct cuda_comm *comm)
