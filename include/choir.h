@@ -512,12 +512,49 @@ CHOIR_API enum choir_status choir_comm_rank(choir_comm *comm, int *rank);
  */
 CHOIR_API enum choir_status choir_comm_size(choir_comm *comm, int *size);
 
+/*
+ * Gives the GPU memory of a communicator back to the device, while it is not needed; the addresses stay its own, so that captured
+ * graphs are valid again after choir_comm_resume. The memory is free when the call returns.
+ * comm: a ready communicator whose ranks map each other's GPU memory, by cuMemMap (choir_cuda.h). What has to
+ *   last, numbers of messages and plans, is kept in host memory: 20 KiB for each rank, and the plans' tables.
+ *   Host calls and calls on host streams go on working; device calls are refused (CHOIR_ERR_STATE). To launch a
+ *   graph that has captured device calls is then a use of memory that is not there: it fails with
+ *   cudaErrorIllegalAddress, which ends the device's context. No library can refuse it: launch none.
+ *   choir_comm_destroy and choir_comm_abort work as ever.
+ * Ordering: collective, in the place of an operation: all device operations called before it end first, and
+ *   what they sent is received by then. It waits for all that is queued in the GPU's context, none of whose
+ *   streams may be captured meanwhile. Threads: one; who drives several ranks calls it for all in a group, in which
+ *   it runs before the group's operations.
+ * Errors: of an operation; CHOIR_ERR_STATE it is suspended, being created, a message has not been received, or
+ *   a stream is captured; CHOIR_ERR_UNSUPPORTED it has no such memory; CHOIR_ERR_NO_MEMORY of the host;
+ *   CHOIR_ERR_MISMATCH another rank makes another call. After these it is as it was, on all ranks.
+ *   CHOIR_ERR_TIMEOUT a rank does not call it: the communicator has failed.
+ * Cost: 2 agreements of O(log N) steps, a copy of what is kept, and unmapping. Source: ncclCommSuspend. Since: 0.1.
+ */
+CHOIR_API enum choir_status choir_comm_suspend(choir_comm *comm);
+
+/*
+ * Takes GPU memory for a suspended communicator again, at the same addresses; its device calls and captured
+ * graphs go on where they were.
+ * comm: a communicator that choir_comm_suspend has suspended.
+ * Ordering: collective. It may wait for what runs on the device, as cudaMalloc does. Threads: as
+ *   choir_comm_suspend.
+ * Errors: of an operation; CHOIR_ERR_STATE it is not suspended; CHOIR_ERR_UNSUPPORTED as choir_comm_suspend;
+ *   CHOIR_ERR_NO_MEMORY a GPU has not enough left, CHOIR_ERR_SYSTEM GPUs do not map each other any more: it stays
+ *   suspended on all ranks, and the call may be made again. CHOIR_ERR_TIMEOUT a rank does not call it: the
+ *   communicator has failed.
+ * Cost: 4 agreements of O(log N) steps, allocation and mapping, and a copy of what was kept. Source:
+ *   ncclCommResume. Since: 0.1.
+ */
+CHOIR_API enum choir_status choir_comm_resume(choir_comm *comm);
+
 struct choir_memory {
     uint32_t bytes;                       /* sizeof(struct choir_memory), set by the caller */
     uint64_t private_bytes, shared_bytes; /* held by this communicator on this rank */
     uint32_t plans, peers;                /* cached plans; peers with a link */
-    uint64_t device_bytes;                /* of its GPU's memory, for messages; 0 without a GPU */
-    uint64_t pinned_bytes; /* of host memory that its GPU's memory goes through, if it does */
+    uint64_t device_bytes;    /* of its GPU's memory, for messages; 0 without a GPU, or suspended */
+    uint64_t pinned_bytes;    /* of host memory that its GPU's memory goes through, if it does */
+    uint64_t suspended_bytes; /* of its GPU's memory that choir_comm_resume takes again */
 };
 
 /*

@@ -82,8 +82,15 @@
  *   - Parts are unmapped by choir_window_destroy, which may wait for all that runs on the GPU: no kernel waits then for a
  *     call still to be made. Their memory is freed after all ranks have destroyed the window.
  *
+ * 7. Suspending. choir_comm_suspend gives all memory of a mapped communicator back, choir_comm_resume takes it again at the same
+ * addresses (choir.h): graphs captured before go on working, as do buffers, which are the program's. In between neither
+ * device calls (refused) nor graphs with device calls in them (the program's to avoid: cudaErrorIllegalAddress) may be launched.
+ * It needs memory by cuMemMap: what CUDA IPC has shared cannot be given back at an address that lasts. 64 KiB for plain host
+ * memory stay. Both calls wait for what runs on the device, so the rule of 3 for cudaFree is theirs too.
+ * Windows stay as they are, and signals that have come are still there to be waited for; what waits for one has to have ended.
+ *
  * Not there yet: access of peers to user buffers (collectives go through the library's memory) and copy engines in
- * collectives; network cards that reach GPU memory; windows in GPU memory through the host; suspending a communicator. Buffers that
+ * collectives; network cards that reach GPU memory; windows in GPU memory through the host. Buffers that
  * cuMemMap has mapped (expandable segments) are untried. NVLink multicast is never used.
  */
 #ifndef CHOIR_CUDA_H

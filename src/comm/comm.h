@@ -15,7 +15,7 @@
  *   device.c    operations on GPU memory              staged.c    the same through the host: their turn
  *   staged_call.c  and what a stream does for them    bounce.c    plain host memory for kernels
  *   observe.c    what observers are told (choir_profile.h)
- *   meeting.c   how GPUs come to map each other
+ *   meeting.c   how GPUs come to map each other        suspend.c   giving GPU memory back, taking it again
  */
 #ifndef COMM_COMM_H
 #define COMM_COMM_H
@@ -436,6 +436,8 @@ const char *device_algorithm(const struct choir_comm *c, const struct comm_call 
 /* The shape that it has there, and what prices it. */
 const struct plan_cluster *device_cluster(const struct choir_comm *c, const struct comm_call *call,
                                           struct choir_shape *shape);
+/* Device calls are not refused: it is not suspended. */
+enum choir_status device_awake(struct choir_comm *c);
 enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
                              struct choir_stream *stream);
 /* list: its memory may change. */
@@ -475,7 +477,9 @@ void device_landed(struct choir_comm *c);         /* they have ended, or soon wi
 void device_stage(struct choir_comm *c);
 void device_close(struct choir_comm *c);
 uint64_t device_bytes(const struct choir_comm *c);
-void device_stop(struct choir_comm *c); /* its kernels end */
+uint64_t device_saved(const struct choir_comm *c);     /* bytes of host memory, while suspended */
+uint64_t device_suspended(const struct choir_comm *c); /* bytes of GPU memory given back */
+void device_stop(struct choir_comm *c);                /* its kernels end */
 void device_look(struct choir_comm *c); /* breaks the communicator if a kernel has given up */
 
 /* meeting.c: some rank of a communicator that is created has a GPU: x has what each gave, its card behind `at` bytes. */

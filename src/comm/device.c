@@ -250,11 +250,21 @@ static enum choir_status run_locked(struct choir_comm *c, const struct comm_call
     return st;
 }
 
+enum choir_status device_awake(struct choir_comm *c)
+{
+    if (base_likely(!c->device || !c->device->suspended))
+        return CHOIR_OK;
+    return comm_fail(c, CHOIR_ERR_STATE, "call choir_comm_resume on all ranks first",
+                     "a device call on a suspended communicator");
+}
+
 enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
                              struct choir_stream *stream)
 {
     device_look(c);
     enum choir_status st = (enum choir_status)atomic_load(&c->host.broken);
+    if (st == CHOIR_OK)
+        st = device_awake(c);
     if (st != CHOIR_OK)
         return st;
     if (call->side)
@@ -301,12 +311,15 @@ enum choir_status device_exchange(struct choir_comm *c, const struct comm_call *
 {
     if (comm_staged(c))
         return staged_exchange(c, call, list, n, stream);
+    enum choir_status st = device_awake(c);
+    if (st != CHOIR_OK)
+        return st;
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
     struct bounce b = {.comm = c, .stream = stream_cuda(stream), .call.kind = CHOIR_EXCHANGE};
     uint64_t mark;
     struct comm_observed *o = observe_call(c, stream, &b.call, list, n, &mark);
-    enum choir_status st = bounce_messages_in(&b, list, n);
+    st = bounce_messages_in(&b, list, n);
     if (st == CHOIR_OK)
         st = bounce_out(&b, exchange_locked(c, call, list, n, stream, mark));
     observe_call_end(o, st);
@@ -319,6 +332,16 @@ enum choir_status device_exchange(struct choir_comm *c, const struct comm_call *
 uint64_t device_bytes(const struct choir_comm *c)
 {
     return c->device ? cuda_comm_bytes(c->device->gpu) : staged_device_bytes(c);
+}
+
+uint64_t device_saved(const struct choir_comm *c)
+{
+    return c->device ? cuda_comm_saved(c->device->gpu) : 0;
+}
+
+uint64_t device_suspended(const struct choir_comm *c)
+{
+    return c->device ? cuda_comm_suspended(c->device->gpu) : 0;
 }
 
 /* Who can do without GPUs does not fail for them. */

@@ -278,7 +278,7 @@ enum choir_status choir_comm_memory(choir_comm *c, struct choir_memory *memory)
         return base_fail(CHOIR_ERR_ARGUMENT, "set memory->bytes = sizeof(struct choir_memory)",
                          "memory is %s", memory ? "too small" : "NULL");
     memory->private_bytes = atomic_load(&c->host.private_bytes) + sizeof(*c) + c->scaled_bytes +
-                            c->packed_bytes +
+                            c->packed_bytes + device_saved(c) +
                             (c->counted.all_words + 2 * c->counted.key_words) * 8 +
                             c->host.size * sizeof(struct host_peer *);
     memory->shared_bytes = atomic_load(&c->host.shared_bytes);
@@ -287,8 +287,10 @@ enum choir_status choir_comm_memory(choir_comm *c, struct choir_memory *memory)
     /* Programs of before these members do not have them. */
     if (memory->bytes >= offsetof(struct choir_memory, pinned_bytes))
         memory->device_bytes = device_bytes(c);
-    if (memory->bytes >= sizeof(*memory))
+    if (memory->bytes >= offsetof(struct choir_memory, suspended_bytes))
         memory->pinned_bytes = staged_pinned(c);
+    if (memory->bytes >= sizeof(*memory))
+        memory->suspended_bytes = device_suspended(c);
     return CHOIR_OK;
 }
 

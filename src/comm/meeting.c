@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * meeting.c: how the GPUs of a communicator's ranks come to map each other's memory, when it is created: a few
+ * meeting.c: how the GPUs of a communicator's ranks come to map each other's memory, when it is created and when it resumes: a few
  * rounds of agreement, between which each rank does its next step. What all ranks hear decides, so they take the same way: by
  * mapping; if that fails anywhere, by handle; if that fails, GPU memory goes through the host. In the last round rank 0 says what is
  * known of the links between GPUs (tune.c).
@@ -18,6 +18,7 @@ struct comm_meeting {
     enum meeting_round round;    /* whose answers are awaited */
     bool heard;                  /* they are here: */
     struct device_met met, said; /* the first rank that could not, if any; rank 0 */
+    bool resumes;
     struct cuda_card card[CUDA_RANKS];
     bool same[CUDA_RANKS]; /* a rank of this process */
 };
@@ -45,12 +46,13 @@ static void say_why(const struct choir_comm *c, struct device_met met, char *tex
                  met.rank);
 }
 
-static enum choir_status make(struct choir_comm *c)
+static enum choir_status make(struct choir_comm *c, bool resumes)
 {
     struct comm_meeting *m = calloc(1, sizeof(*m));
     if (!m)
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks",
                          c->host.size);
+    m->resumes = resumes;
     for (uint32_t r = 0; r < c->host.size && r < CUDA_RANKS; r++)
         m->same[r] = !memcmp(&c->host.member[r]->id, &host_process.id, sizeof(host_process.id));
     free(c->meeting);
@@ -80,12 +82,12 @@ static enum choir_status tell_step(struct choir_comm *c, enum meeting_round roun
 {
     struct device_met met = {.why = st == CHOIR_OK ? DEVICE_MAPPED : DEVICE_UNREACHED,
                              .rank = c->host.rank};
-    bool last = c->meeting->card[0].way == CUDA_BY_HANDLE;
+    bool last = c->meeting->card[0].way == CUDA_BY_HANDLE || c->meeting->resumes;
     if (st != CHOIR_OK)
         base_log(last ? BASE_WARN : BASE_INFO, (int)c->host.rank,
                  "GPU memory is not mapped%s: %s; %s", last ? "" : " by cuMemMap",
                  base_error_thread()->text, base_error_thread()->remedy);
-    else if (round == ROUND_PROVED)
+    else if (round == ROUND_PROVED && !c->meeting->resumes)
         tune_decide(c, c->meeting->card, &met);
     return tell(c, round, &met, sizeof(met));
 }
@@ -142,13 +144,16 @@ static enum choir_status judge(struct choir_comm *c)
 /* A rank could not. */
 static enum choir_status other_way(struct choir_comm *c, struct device_met met)
 {
+    if (c->meeting->resumes)
+        return comm_fail(c, CHOIR_ERR_SYSTEM, "see the log of that rank, and call it again",
+                         "rank %u could not map the memory of other ranks' GPUs again", met.rank);
     return c->meeting->card[0].way == CUDA_BY_MAPPING ? start_handles(c, met.rank)
                                                       : start_pinned(c, met);
 }
 
 static enum choir_status finish(struct choir_comm *c)
 {
-    if (c->meeting->round == ROUND_PROVED) {
+    if (c->meeting->round == ROUND_PROVED && !c->meeting->resumes) {
         base_log(BASE_INFO, (int)c->host.rank, "GPU memory is mapped by all ranks, %s",
                  c->meeting->card[0].way == CUDA_BY_MAPPING ? "by cuMemMap" : "by CUDA IPC");
     }
@@ -209,7 +214,7 @@ enum choir_status meeting_advance(struct choir_comm *c, struct device_met *said)
 
 enum choir_status meeting_begin(struct choir_comm *c, const struct tree_answers *x, uint32_t at)
 {
-    enum choir_status st = make(c);
+    enum choir_status st = make(c, false);
     if (st != CHOIR_OK)
         return st;
     for (uint32_t r = 0; r < c->host.size && r < CUDA_RANKS; r++)
@@ -218,4 +223,13 @@ enum choir_status meeting_begin(struct choir_comm *c, const struct tree_answers 
     c->meeting->round = ROUND_CARDS;
     c->meeting->heard = true;
     return CHOIR_IN_PROGRESS;
+}
+
+enum choir_status meeting_start(struct choir_comm *c, const struct cuda_card *card)
+{
+    enum choir_status st = make(c, true);
+    if (st != CHOIR_OK)
+        return st;
+    memcpy(c->meeting->card, card, c->host.size * sizeof(*card));
+    return judge(c);
 }

@@ -22,6 +22,10 @@ enum choir_status overlap_fork(struct choir_comm *c, struct choir_stream **strea
     struct CUstream_st *own = NULL;
     if (!stream_is_cuda(*stream))
         return host_stream(c);
+    if (!group_open()) /* which may resume it; a fork of what is refused would be left over in a capture */
+        st = device_awake(c);
+    if (st != CHOIR_OK)
+        return st;
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
     if (!c->overlap)

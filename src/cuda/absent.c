@@ -144,6 +144,47 @@ enum choir_status cuda_comm_quiesce(struct cuda_comm *comm)
     return absent();
 }
 
+enum cuda_way cuda_comm_way(const struct cuda_comm *comm)
+{
+    (void)comm;
+    return CUDA_BY_HANDLE;
+}
+
+enum choir_status cuda_comm_rest(struct cuda_comm *comm, struct cuda_tally *tally)
+{
+    (void)comm, (void)tally;
+    return absent();
+}
+
+enum choir_status cuda_comm_release(struct cuda_comm *comm)
+{
+    (void)comm;
+    return absent();
+}
+
+enum choir_status cuda_comm_restore(struct cuda_comm *comm, struct cuda_card *card)
+{
+    (void)comm, (void)card;
+    return absent();
+}
+
+void cuda_comm_forget(struct cuda_comm *comm)
+{
+    (void)comm;
+}
+
+uint64_t cuda_comm_saved(const struct cuda_comm *comm)
+{
+    (void)comm;
+    return 0;
+}
+
+uint64_t cuda_comm_suspended(const struct cuda_comm *comm)
+{
+    (void)comm;
+    return 0;
+}
+
 void cuda_comm_close(struct cuda_comm *comm)
 {
     (void)comm;

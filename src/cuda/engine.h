@@ -4,7 +4,7 @@
  * (absent.c). The engine knows ranks, plans and memory; how ranks meet is comm's business.
  *
  *   mailbox.c   memory that the GPUs of a host share, and what kernels are told of it
- *   meet.c      how its ranks map it
+ *   meet.c      how its ranks map it       suspend.c  giving it back and taking it again
  *   share.c     memory by physical memory and addresses             handover.c descriptors of it, from process to process
  *   form.c      exchanges, recognised from the steps of plans      bind.c   tables of any plan
  *   bound.c     a plan made ready to launch                         launch.c launching it
@@ -68,6 +68,23 @@ bool cuda_comm_fault(const struct cuda_comm *comm, struct cuda_report *report);
 bool cuda_comm_waiting(const struct cuda_comm *comm, uint32_t *peer, uint32_t *tick);
 /* Waits until its kernels have ended, with all else in the GPU's context. */
 enum choir_status cuda_comm_quiesce(struct cuda_comm *comm);
+
+enum cuda_way cuda_comm_way(const struct cuda_comm *comm);
+/* Messages to and from each rank, modulo 2^32: equal at both ends if all have been received. */
+struct cuda_tally {
+    uint32_t sent[CUDA_RANKS], received[CUDA_RANKS];
+};
+/* Suspending one that shares by mapping, a step once all ranks have done the one before. Waits until its kernels have ended, and makes
+ * room for what must last; copies that to host memory and gives back all GPU memory, others' mappings and its own, but not the
+ * addresses. */
+enum choir_status cuda_comm_rest(struct cuda_comm *comm, struct cuda_tally *tally);
+enum choir_status cuda_comm_release(struct cuda_comm *comm);
+/* Takes memory at the same addresses, with what was saved; offer, meet and prove follow, or cuda_comm_release again. */
+enum choir_status cuda_comm_restore(struct cuda_comm *comm, struct cuda_card *card);
+void cuda_comm_forget(struct cuda_comm *comm);          /* what was saved: it goes on as before */
+uint64_t cuda_comm_saved(const struct cuda_comm *comm); /* bytes of that */
+uint64_t cuda_comm_suspended(const struct cuda_comm *comm); /* bytes of GPU memory given back */
+
 /* After that: frees what peers cannot reach any more; the rest goes once they have closed too. */
 void cuda_comm_close(struct cuda_comm *comm);
 int cuda_comm_ordinal(const struct cuda_comm *comm); /* of its device */

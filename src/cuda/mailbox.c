@@ -69,6 +69,7 @@ static void discard(struct cuda_comm *comm)
         cu->cuMemFreeHost(comm->board);
     if (comm->stream)
         cu->cuStreamDestroy(comm->stream);
+    free(comm->saved);
     free(comm);
 }
 
@@ -318,7 +319,12 @@ int cuda_comm_ordinal(const struct cuda_comm *comm)
 
 uint64_t cuda_comm_bytes(const struct cuda_comm *comm)
 {
-    return comm->mailbox.bytes + comm->own.bytes;
+    return comm->suspended ? 0 : comm->mailbox.bytes + comm->own.bytes;
+}
+
+enum cuda_way cuda_comm_way(const struct cuda_comm *comm)
+{
+    return comm->way;
 }
 
 enum choir_status cuda_comm_quiesce(struct cuda_comm *comm)
@@ -341,7 +347,8 @@ void cuda_comm_close(struct cuda_comm *comm)
     at_device.device = comm->device;
     atomic_fetch_sub(&comm->device->comms, 1);
     if (comm->met && comm->view.ranks > 1) {
-        cuda_comm_say(comm, CUDA_HELLO_CLOSED);
+        if (!comm->saved) /* else others' memory may be gone */
+            cuda_comm_say(comm, CUDA_HELLO_CLOSED);
         pthread_mutex_lock(&lock);
         comm->next = closed;
         closed = comm;

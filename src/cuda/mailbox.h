@@ -55,7 +55,11 @@ struct cuda_comm {
     CUfunction divide[CHOIR_TYPES], scale[CHOIR_TYPES], mark;
     CUfunction raise, take; /* signals */
     uint32_t marks_taken;
-    bool met;               /* peers may write */
+    bool met; /* peers may write */
+    uint8_t
+        *saved; /* what its memory held: from a suspension's first step to the resumption's last */
+    uint64_t saved_bytes;
+    bool suspended;         /* its memory is given back */
     struct cuda_comm *next; /* closed, but peers may still write into its mailbox */
 };
 
@@ -79,6 +83,8 @@ enum choir_status cuda_comm_say(struct cuda_comm *comm, enum cuda_hello word);
 int cuda_comm_silent(struct cuda_comm *comm, enum cuda_hello word);
 /* Memory for a plan, until the communicator ends. */
 enum choir_status cuda_comm_take(struct cuda_comm *comm, uint64_t bytes, CUdeviceptr *memory);
+/* suspend.c: of counts[n]. */
+uint32_t cuda_suspend_flag(const struct cuda_count *count, uint32_t n);
 /* Copies on the communicator's own stream, and waits. */
 enum choir_status cuda_comm_upload(struct cuda_comm *comm, CUdeviceptr to, const void *from,
                                    uint64_t bytes);

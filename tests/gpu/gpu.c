@@ -105,16 +105,82 @@ void gpu_get(struct gpu *g, void *to, const void *from, uint64_t bytes)
     GPU_OK(g->cu->cuStreamSynchronize(g->stream));
 }
 
-/* The fake driver has kernels for few types and operations, and says for which; a real one has no such function. */
-static bool has_kernel(const struct sample *s)
+void gpu_side_open(struct gpu_side *s, const struct choir_id *id, int rank, int size,
+                   const struct choir_config *config)
+{
+    *s = (struct gpu_side){.rank = rank, .size = size};
+    gpu_open(&s->g, rank);
+    CHECK_OK(choir_comm_create(id, rank, size, config, &s->c));
+    s->in = gpu_alloc(&s->g, GPU_SIDE_MOST * 4), s->out = gpu_alloc(&s->g, GPU_SIDE_MOST * 4);
+    s->host = malloc(GPU_SIDE_MOST * 4);
+}
+
+void gpu_side_close(struct gpu_side *s)
+{
+    CHECK_OK(choir_comm_destroy(s->c));
+    gpu_close(&s->g);
+    free(s->host);
+}
+
+void gpu_side_fill(struct gpu_side *s, uint32_t count, uint32_t salt)
+{
+    for (uint32_t i = 0; i < count; i++)
+        s->host[i] = (float)((i * 7 + salt * 13 + (uint32_t)s->rank) % 512);
+    gpu_put(&s->g, s->in, s->host, count * 4);
+}
+
+void gpu_side_check(struct gpu_side *s, uint32_t count, uint32_t salt)
+{
+    gpu_get(&s->g, s->host, s->out, count * 4);
+    for (uint32_t i = 0; i < count; i++) {
+        float want = 0;
+        for (uint32_t r = 0; r < (uint32_t)s->size; r++)
+            want += (float)((i * 7 + salt * 13 + r) % 512);
+        if (s->host[i] != want)
+            FAIL("rank %d of %d, %u elements, salt %u: element %u is %g, not %g", s->rank, s->size,
+                 count, salt, i, (double)s->host[i], (double)want);
+    }
+}
+
+void gpu_side_sum(struct gpu_side *s, uint32_t count, uint32_t salt)
+{
+    gpu_side_fill(s, count, salt);
+    CHECK_OK(choir_all_reduce(s->c, s->in, s->out, count, CHOIR_FLOAT32, CHOIR_SUM, s->g.choir));
+    gpu_side_check(s, count, salt);
+}
+
+void gpu_check_refused(choir_comm *c, enum choir_status got, enum choir_status want)
+{
+    struct choir_error e = {.bytes = sizeof(e)};
+    CHECK_EQ(got, want);
+    CHECK_OK(choir_comm_last_error(c, &e));
+    CHECK_EQ(e.status, want);
+    CHECK(e.text[0] && e.remedy[0]);
+}
+
+/* A function that only the fake driver has. */
+static bool (*fake_has(void))(const char *)
 {
     void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
     bool (*has)(const char *) = NULL;
-    char name[64];
     if (library) {
         *(void **)&has = dlsym(library, "fake_cuda_has");
         dlclose(library);
     }
+    return has;
+}
+
+bool gpu_is_fake(void)
+{
+    void *library = dlopen("libcuda.so.1", RTLD_NOW); /* as the library does: it stays */
+    return library && fake_has();
+}
+
+/* The fake driver has kernels for few types and operations, and says for which. */
+static bool has_kernel(const struct sample *s)
+{
+    bool (*has)(const char *) = fake_has();
+    char name[64];
     const struct cuda_combination *pair =
         cuda_combination_find(s->type, s->op == CHOIR_OPS ? CHOIR_SUM : s->op);
     snprintf(name, sizeof(name), "choir_plan_%s", pair ? pair->suffix : "");

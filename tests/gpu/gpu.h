@@ -32,6 +32,23 @@ void *gpu_alloc(struct gpu *g, uint64_t bytes); /* freed in the reverse order */
 void gpu_free(struct gpu *g, void *memory);
 void gpu_put(struct gpu *g, void *to, const void *from, uint64_t bytes); /* and waits */
 void gpu_get(struct gpu *g, void *to, const void *from, uint64_t bytes);
+bool gpu_is_fake(void); /* the driver of tests/fake_cuda */
+/* A rank with a communicator and buffers of floats, and sums that tell whether it works. salt tells operations apart. */
+#define GPU_SIDE_MOST 1100000u /* elements: between two ranks they go through slots */
+struct gpu_side {
+    struct gpu g;
+    choir_comm *c;
+    float *in, *out, *host;
+    int rank, size;
+};
+void gpu_side_open(struct gpu_side *s, const struct choir_id *id, int rank, int size,
+                   const struct choir_config *config);
+void gpu_side_close(struct gpu_side *s);
+void gpu_side_fill(struct gpu_side *s, uint32_t count, uint32_t salt);
+void gpu_side_check(struct gpu_side *s, uint32_t count, uint32_t salt); /* out is the sum */
+void gpu_side_sum(struct gpu_side *s, uint32_t count, uint32_t salt);   /* an all-reduce, checked */
+/* A call was refused so, with a record that has a remedy. */
+void gpu_check_refused(choir_comm *c, enum choir_status got, enum choir_status want);
 /* Draws an operation that GPUs can do. */
 void gpu_draw(struct matrix_op *op, enum choir_kind kind, int size, uint64_t slot, uint64_t *draw);
 

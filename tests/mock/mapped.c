@@ -77,6 +77,24 @@ enum choir_status cuda_comm_quiesce(struct cuda_comm *comm)
     return cuda_staged_quiesce(NULL);
 }
 
+enum cuda_way cuda_comm_way(const struct cuda_comm *comm)
+{
+    (void)comm;
+    return CUDA_BY_HANDLE;
+}
+
+uint64_t cuda_comm_saved(const struct cuda_comm *comm)
+{
+    (void)comm;
+    return 0;
+}
+
+uint64_t cuda_comm_suspended(const struct cuda_comm *comm)
+{
+    (void)comm;
+    return 0;
+}
+
 void cuda_comm_close(struct cuda_comm *comm)
 {
     for (struct cuda_bound *b = comm->launched; b; b = comm->launched) {
