@@ -298,7 +298,7 @@ static void refused(void)
     REFUSES(ParamGetParameter("x", &s, &n), "settings");
     REFUSES(ParamGetAllParameterKeys(&keys, &n), "settings");
     shim.ParamDumpAll();
-    REFUSES(CommSuspend(comm, NCCL_SUSPEND_MEM), "memory");
+    REFUSES(CommSuspend(comm, NCCL_SUSPEND_MEM), "ncclCommSuspend"); /* host memory */
     REFUSES(CommResume(comm), "ncclCommResume");
     NCCL_FAILS(shim.CommSuspend(comm, 2), ncclInvalidArgument, "flags");
     NCCL_OK(shim.CommDestroy(comm));

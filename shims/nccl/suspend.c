@@ -1,15 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* suspend.c: what a communicator holds, and giving its memory back for a while, which Choir does not offer yet. */
+/* suspend.c: what a communicator holds, and giving its GPU memory back for a while, which all its ranks do together. */
 #include "shims/nccl/internal.h"
 
-static ncclResult_t refuse(ncclComm_t comm, const char *call)
+static enum choir_status run_suspend(struct nccl_job *job, const struct choir_config *config,
+                                     choir_comm **made)
 {
-    ncclResult_t r = nccl_comm_enter(comm, call);
+    (void)config, (void)made;
+    return choir_comm_suspend(atomic_load(&job->parent->choir));
+}
+
+static enum choir_status run_resume(struct nccl_job *job, const struct choir_config *config,
+                                    choir_comm **made)
+{
+    (void)config, (void)made;
+    return choir_comm_resume(atomic_load(&job->parent->choir));
+}
+
+static ncclResult_t submit(struct nccl_job job)
+{
+    ncclComm_t comm = job.parent;
+    ncclResult_t r = nccl_comm_enter(comm, job.call);
     if (r != ncclSuccess)
         return r;
+    job.gpu = comm->gpu;
+    job.blocking = comm->config.blocking;
+    r = nccl_job_submit(&job);
     nccl_comm_leave(comm);
-    return nccl_refuse(call,
-                       "Choir cannot give a communicator's memory back yet; destroy it instead");
+    return r;
 }
 
 NCCL_EXPORT ncclResult_t ncclCommSuspend(ncclComm_t comm, int flags)
@@ -17,20 +34,36 @@ NCCL_EXPORT ncclResult_t ncclCommSuspend(ncclComm_t comm, int flags)
     if (flags != NCCL_SUSPEND_MEM)
         return nccl_group_note(nccl_fail(
             ncclInvalidArgument, "ncclCommSuspend: flags is %d, not NCCL_SUSPEND_MEM", flags));
-    return nccl_group_note(refuse(comm, "ncclCommSuspend"));
+    return nccl_group_note(
+        submit((struct nccl_job){.run = run_suspend, .call = "ncclCommSuspend", .parent = comm}));
 }
 NCCL_TWIN(ncclResult_t, CommSuspend, (ncclComm_t comm, int flags));
 
 NCCL_EXPORT ncclResult_t ncclCommResume(ncclComm_t comm)
 {
-    return nccl_group_note(refuse(comm, "ncclCommResume"));
+    return nccl_group_note(
+        submit((struct nccl_job){.run = run_resume, .call = "ncclCommResume", .parent = comm}));
 }
 NCCL_TWIN(ncclResult_t, CommResume, (ncclComm_t comm));
 
-/* On host memory there is no GPU memory to tell of: what it holds of the host's is all that there is. */
-static uint64_t total(const ncclComm_t comm, const struct choir_memory *m)
+/* On host memory, and where GPU memory goes through the host, nothing can be given back; on host memory there is no GPU memory to tell
+ * of either, and what it holds of the host's is all that there is. */
+static uint64_t figure(const ncclComm_t comm, ncclCommMemStat_t stat, const struct choir_memory *m)
 {
-    return comm->gpu.context ? m->device_bytes : m->private_bytes + m->shared_bytes;
+    uint64_t held = comm->gpu.context ? m->device_bytes + m->suspended_bytes
+                                      : m->private_bytes + m->shared_bytes;
+    bool can = comm->gpu.context && nccl_rma_offered(comm);
+    switch (stat) {
+    case ncclStatGpuMemSuspend:
+        return can ? held : 0;
+    case ncclStatGpuMemSuspended:
+        return m->suspended_bytes != 0;
+    case ncclStatGpuMemPersist:
+        return can ? 0 : held;
+    case ncclStatGpuMemTotal:
+        break;
+    }
+    return held;
 }
 
 static ncclResult_t stats(ncclComm_t comm, ncclCommMemStat_t stat, uint64_t *value)
@@ -44,7 +77,7 @@ static ncclResult_t stats(ncclComm_t comm, ncclCommMemStat_t stat, uint64_t *val
         return r;
     r = nccl_result(choir_comm_memory(atomic_load(&comm->choir), &m), "ncclCommMemStats");
     if (r == ncclSuccess)
-        *value = stat == ncclStatGpuMemPersist || stat == ncclStatGpuMemTotal ? total(comm, &m) : 0;
+        *value = figure(comm, stat, &m);
     nccl_comm_leave(comm);
     return r;
 }

@@ -110,6 +110,27 @@ static void memory(struct gpu *g, ncclComm_t comm, int rank, int size, float *in
     /* Not freed here: to free memory waits for what runs on the device. */
 }
 
+/* All its memory is given back and taken again; what it does afterwards is as before. */
+static void suspend(ncclComm_t comm)
+{
+    uint64_t can = 1, is = 1;
+    NCCL_OK(shim.CommMemStats(comm, ncclStatGpuMemSuspend, &can));
+    NCCL_FAILS(shim.CommResume(comm), ncclInvalidUsage, "ncclCommResume");
+    if (through_host) {
+        CHECK_EQ(can, 0);
+        NCCL_FAILS(shim.CommSuspend(comm, NCCL_SUSPEND_MEM), ncclInvalidUsage, "ncclCommSuspend");
+        return;
+    }
+    CHECK_LT(0, can);
+    NCCL_OK(shim.CommSuspend(comm, NCCL_SUSPEND_MEM));
+    NCCL_OK(shim.CommMemStats(comm, ncclStatGpuMemSuspended, &is));
+    CHECK_EQ(is, 1);
+    NCCL_FAILS(shim.CommSuspend(comm, NCCL_SUSPEND_MEM), ncclInvalidUsage, "ncclCommSuspend");
+    NCCL_OK(shim.CommResume(comm));
+    NCCL_OK(shim.CommMemStats(comm, ncclStatGpuMemSuspended, &is));
+    CHECK_EQ(is, 0);
+}
+
 static void rank_body(int rank, int size, void *arg)
 {
     (void)arg;
@@ -125,6 +146,8 @@ static void rank_body(int rank, int size, void *arg)
     for (int round = 0; round < 3; round++)
         operations(&g, comm, rank, size, in, out);
     memory(&g, comm, rank, size, in);
+    suspend(comm);
+    operations(&g, comm, rank, size, in, out);
     NCCL_OK(shim.CommSplit(comm, 0, -rank, &child, NULL));
     operations(&g, child, size - 1 - rank, size, in, out);
     NCCL_OK(shim.CommDestroy(child));
