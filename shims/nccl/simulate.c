@@ -4,7 +4,7 @@
  * run by.
  */
 #include "shims/nccl/internal.h"
-#include "comm/comm.h"
+#include "comm/gpu.h"
 #include <string.h>
 
 ncclResult_t nccl_simulate_check(const ncclSimInfo_t *info)

@@ -3,7 +3,7 @@
  * api.c: the entry points of the collectives (those with counts by rank: api_v.c): every argument is checked before anything
  * starts, then the call is run, put in the open group, or handed to its stream.
  */
-#include "comm/comm.h"
+#include "comm/gpu.h"
 #include "cuda/cuda.h"
 #include <stdarg.h>
 #include <stdio.h>

@@ -4,6 +4,7 @@
  * what must be equal everywhere, and agree that it is. A child of a communicator has its members already and starts at
  * the agreement. Each step is a test that never blocks, so one thread can bring many ranks to life.
  */
+#include "comm/gpu.h"
 #include "comm/observe.h"
 #include "cuda/engine.h"
 #include <sched.h>

@@ -4,7 +4,7 @@
 #ifndef COMM_DEVICE_H
 #define COMM_DEVICE_H
 
-#include "comm/comm.h"
+#include "comm/gpu.h"
 #include "cuda/engine.h"
 
 #define DEVICE_SALT 0x67707521u /* a host call never has the signature of a device call */

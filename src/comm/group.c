@@ -4,6 +4,7 @@
  * and receives of one communicator as one exchange, its collectives after it in call order, and communicators side by
  * side. Without a stream the end returns when all is done.
  */
+#include "comm/gpu.h"
 #include "comm/observe.h"
 #include <sched.h>
 #include <stdlib.h>

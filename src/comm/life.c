@@ -4,6 +4,7 @@
  * of coming to life are in creation.c.
  */
 #include "base/knob.h"
+#include "comm/gpu.h"
 #include "comm/observe.h"
 #include <sched.h>
 #include <sodium.h>

@@ -5,6 +5,7 @@
  * the id of the operation's event; so what is to be told of an operation is kept here until its kernel has ended, of a captured one
  * as long as the communicator.
  */
+#include "comm/gpu.h"
 #include "comm/observe.h"
 #include "cuda/engine.h"
 #include "host/observe.h"

@@ -4,7 +4,7 @@
  * own, which the first such call makes.
  */
 #include "choir_cuda.h"
-#include "comm/comm.h"
+#include "comm/gpu.h"
 #include "cuda/overlap.h"
 
 static enum choir_status host_stream(struct choir_comm *c)

@@ -4,6 +4,7 @@
  * operations, as tasks without a plan: what the target does is not this rank's to plan, and the target does nothing. How bytes
  * and signals get there is src/host/put.c's.
  */
+#include "comm/gpu.h"
 #include "comm/window.h"
 #include <stdlib.h>
 #include <string.h>

@@ -7,6 +7,7 @@
  * NCCL does; avg of wider types divides the result once. Scaled inputs go to OUT where that can hold them (the
  * operation then runs in place), else to memory of the communicator.
  */
+#include "comm/gpu.h"
 #include "comm/observe.h"
 #include <sched.h>
 #include <stdlib.h>

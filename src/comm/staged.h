@@ -3,7 +3,7 @@
 #ifndef COMM_STAGED_H
 #define COMM_STAGED_H
 
-#include "comm/comm.h"
+#include "comm/gpu.h"
 #include "cuda/staged.h"
 
 /*

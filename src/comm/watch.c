@@ -6,7 +6,7 @@
  * a rank that found nothing itself ends with the finder's record. Runs on the waiting thread and on transports' threads; never blocks.
  */
 #include "base/knob.h"
-#include "comm/comm.h"
+#include "comm/gpu.h"
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>

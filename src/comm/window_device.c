@@ -3,6 +3,7 @@
  * window_device.c: windows in GPU memory, and one-sided operations on CUDA streams: where all ranks' GPUs map each other. Parts are
  * mapped when the window is created, by all ranks or by none.
  */
+#include "comm/gpu.h"
 #include "comm/observe.h"
 #include "comm/window.h"
 #include <stdlib.h>

@@ -299,9 +299,10 @@ static void read_cluster(struct ask *ask)
     if (ask->topo) {
         char *text = file_text(ask->topo);
         plan_cluster_default(&c, ask->layout);
-        if (plan_cluster_parse(text, &c, &from_file) != CHOIR_OK)
-            ask_fail_record(ask->topo);
+        enum choir_status st = plan_cluster_parse(text, &c, &from_file);
         free(text);
+        if (st != CHOIR_OK)
+            ask_fail_record(ask->topo);
         if (ask->layout) {
             plan_layout_free(from_file);
             from_file = NULL;
