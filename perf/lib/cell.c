@@ -3,7 +3,7 @@
  * cell.c: one cell of the sweep, in both places: set up, timed, checked, reported.
  */
 #include "perf/lib/cell.h"
-#include "comm/comm.h"
+#include "comm/gpu.h"
 
 #define STAMP_NS 5000 /* a clock reading is under 1 % of an operation this long */
 

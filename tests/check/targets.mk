@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Targets that run something: tests, checks, other compilers, the demonstration.
-.PHONY: test test-long long-thread check sanitize sanitize-address sanitize-thread clang cross demo
+.PHONY: test test-long long-thread long-address check sanitize sanitize-address sanitize-thread clang cross demo
 PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 BUILD_TESTS = @$(MAKE) -s --no-print-directory KERNELS=$(KERNELS) $(PARALLEL)
 
@@ -14,14 +14,18 @@ test: needs
 ## test/NAME        builds and runs tests/test_NAME.c
 test/%: $(BUILD)/tests/test_%
 	$<
-## test-long        the same with more rounds and larger matrices; and what CI has no time for under the thread sanitizer
-LONG_THREAD := tcp_faults launch perf_run
+## test-long        the same with more rounds and larger matrices; and what CI has no time for under the sanitizers
+LONG_THREAD := tcp_faults launch perf_run exit cycle algorithms
+LONG_ADDRESS := launch perf_run exit cycle algorithms algorithm_proofs fake_gpu_tune fake_gpu_suspend
 test-long: needs
 	$(BUILD_TESTS) all tests
 	@CHOIR_TEST_LONG=1 CHOIR_TEST_SECONDS=1800 tests/check/run $(BUILD) $(T)
 	$(if $(T),,@$(MAKE) --no-print-directory sanitize-thread T="$(LONG_THREAD)")
+	$(if $(T),,@$(MAKE) --no-print-directory sanitize-address T="$(LONG_ADDRESS)")
 long-thread:
 	@echo $(LONG_THREAD)
+long-address:
+	@echo $(LONG_ADDRESS)
 
 ## test-gpu         drawn operations, graphs and faults on the GPUs present
 .PHONY: test-gpu
