@@ -246,7 +246,7 @@ static enum choir_status run_locked(struct choir_comm *c, const struct comm_call
     w.bound = bound;
     st = enqueue(c, &w, stream);
     if (owned)
-        cuda_bound_free(bound);
+        cuda_bound_used(bound, stream_cuda(stream));
     return st;
 }
 
@@ -301,7 +301,7 @@ static enum choir_status exchange_locked(struct choir_comm *c, const struct comm
     w.bound = bound;
     if (st == CHOIR_OK)
         st = enqueue(c, &w, stream);
-    cuda_bound_free(bound);
+    cuda_bound_used(bound, stream_cuda(stream));
     return st;
 }
 

@@ -215,6 +215,11 @@ void cuda_bound_free(void *bound)
     (void)bound;
 }
 
+void cuda_bound_used(struct cuda_bound *bound, struct CUstream_st *stream)
+{
+    (void)bound, (void)stream;
+}
+
 enum choir_status cuda_enqueue(struct cuda_comm *comm, const struct cuda_work *work)
 {
     (void)comm, (void)work;

@@ -102,14 +102,14 @@ static enum choir_status make_tables(struct cuda_bound *b, const struct choir_pl
                                      uint64_t scratch_bytes)
 {
     struct cuda_tables *t;
-    CUdeviceptr memory = 0;
     enum choir_status st = cuda_bind(plan, b->elem, &t);
     if (st != CHOIR_OK)
         return st;
     uint64_t window = t->plan.window, tables = aligned(t->bytes);
     uint64_t tmp = aligned(window * t->plan.tmp_bytes);
     uint64_t pending = aligned(window * t->plan.most_pendings * sizeof(struct cuda_pending));
-    st = cuda_comm_take(b->comm, tables + tmp + pending + aligned(scratch_bytes), &memory);
+    st = cuda_piece_take(b->comm, tables + tmp + pending + aligned(scratch_bytes), &b->piece);
+    CUdeviceptr memory = b->piece ? b->piece->at : 0;
     if (st == CHOIR_OK) {
         cuda_tables_relocate(t, (const void *)(uintptr_t)memory, &b->plan);
         st = cuda_comm_upload(b->comm, memory, t->data, t->bytes);
@@ -146,13 +146,22 @@ enum choir_status cuda_bound_create(struct cuda_comm *comm, const struct choir_p
     return st;
 }
 
-/* Its GPU memory stays with the communicator: to free memory waits for all that runs on the device, which may wait for this
- * thread. */
+/* Its GPU memory stays with the communicator, and nobody else gets it: a kernel or a graph may still have it. */
 void cuda_bound_free(void *bound)
 {
     struct cuda_bound *b = bound;
     if (!b)
         return;
+    if (b->piece && b->piece->passed)
+        cuda_driver()->cuEventDestroy(b->piece->passed);
+    free(b->piece);
     free(b->launch);
     free(b);
+}
+
+void cuda_bound_used(struct cuda_bound *b, struct CUstream_st *stream)
+{
+    if (b && b->piece)
+        cuda_piece_give(b->comm, b->piece, stream), b->piece = NULL;
+    cuda_bound_free(b);
 }

@@ -23,7 +23,8 @@ struct cuda_bound {
     struct cuda_plan plan;      /* relocated to GPU memory */
     uint8_t *tmp, *staging;
     struct cuda_pending *pending;
-    void *scratch; /* for scaled inputs, where OUT cannot hold them */
+    struct cuda_piece *piece; /* where all that is; NULL: nowhere */
+    void *scratch;            /* for scaled inputs, where OUT cannot hold them */
 };
 
 #endif

@@ -7,7 +7,7 @@
  *   meet.c      how its ranks map it       suspend.c  giving it back and taking it again
  *   share.c     memory by physical memory and addresses             handover.c descriptors of it, from process to process
  *   form.c      exchanges, recognised from the steps of plans      bind.c   tables of any plan
- *   bound.c     a plan made ready to launch                         launch.c launching it
+ *   bound.c     a plan made ready to launch                         launch.c launching it     piece.c its memory
  *   pair.c      exchanges with one peer                            timing.c  how long operations take
  *   mark.c      when an operation's kernels begin and end
  *   facts.c     what decides how fast GPUs reach each other
@@ -98,6 +98,8 @@ enum choir_status cuda_bound_create(struct cuda_comm *comm, const struct choir_p
                                     uint32_t elem, uint64_t scratch_bytes,
                                     struct cuda_bound **bound);
 void cuda_bound_free(void *bound);
+/* Frees one that was launched into the stream, or not at all, and never again. NULL: nothing to do. */
+void cuda_bound_used(struct cuda_bound *bound, struct CUstream_st *stream);
 
 struct cuda_work {
     const struct cuda_bound *bound;

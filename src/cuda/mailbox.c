@@ -53,6 +53,7 @@ static void discard_memory(struct cuda_comm *comm)
     cuda_comm_unmap(comm, false);
     handover_close(&comm->handover);
     cuda_block_free(comm->device, &comm->mailbox);
+    cuda_pieces_forget(comm);
     for (struct cuda_extra *x = comm->extra; x; x = comm->extra) {
         comm->extra = x->next;
         cuda_block_free(comm->device, &x->block);
@@ -250,41 +251,6 @@ struct cuda_scratch cuda_comm_scratch(const struct cuda_comm *comm)
                    "there is so much");
     choir_assert(!comm->arena_used);
     return (struct cuda_scratch){.out = comm->staging, .in = comm->staging + CUDA_SCRATCH_OUT};
-}
-
-/* --- plans -------------------------------------------------------------------------------------------- */
-
-static enum choir_status add_extra(struct cuda_comm *comm, uint64_t bytes)
-{
-    struct cuda_extra *x = calloc(1, sizeof(*x));
-    if (!x)
-        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a plan");
-    enum choir_status st =
-        cuda_block_alloc(comm->device, base_max(bytes, EXTRA_BYTES), comm->way, false, &x->block);
-    if (st != CHOIR_OK) {
-        free(x);
-        return st;
-    }
-    x->next = comm->extra;
-    comm->extra = x;
-    return CHOIR_OK;
-}
-
-enum choir_status cuda_comm_take(struct cuda_comm *comm, uint64_t bytes, CUdeviceptr *memory)
-{
-    if (bytes <= ARENA_BYTES - comm->arena_used) {
-        *memory = comm->arena + comm->arena_used;
-        comm->arena_used += bytes;
-        return CHOIR_OK;
-    }
-    if (!comm->extra || bytes > comm->extra->block.room - comm->extra->used) {
-        enum choir_status st = add_extra(comm, bytes);
-        if (st != CHOIR_OK)
-            return st;
-    }
-    *memory = comm->extra->block.at + comm->extra->used;
-    comm->extra->used += bytes;
-    return CHOIR_OK;
 }
 
 /* --- life -------------------------------------------------------------------------------------------- */

@@ -18,7 +18,13 @@ enum cuda_form {
 };
 
 /* Memory of plans for which the arena had no room. It stays as long as the communicator: a kernel or a graph may read it. */
-#define EXTRA_BYTES (2u << 20) /* at least */
+/* GPU memory that one plan has. */
+struct cuda_piece {
+    struct cuda_piece *next;
+    CUdeviceptr at;
+    uint64_t bytes;
+    CUevent passed; /* in a list: behind what used it last */
+};
 struct cuda_extra {
     struct cuda_extra *next;
     struct cuda_block block;
@@ -44,6 +50,8 @@ struct cuda_comm {
     CUdeviceptr arena;   /* for tables and scratch of plans */
     uint64_t arena_used; /* of ARENA_BYTES */
     struct cuda_extra *extra;
+    struct cuda_piece *
+        given; /* of plans that were used once; another may have it when its stream has come so far */
     struct cuda_board *board;
     struct cuda_marks *marks;             /* of the board, as kernels see it */
     CUdeviceptr opened[CUDA_RANKS];       /* of other processes, by handle */
@@ -81,8 +89,12 @@ enum choir_status cuda_comm_unmap(struct cuda_comm *comm, bool stays);
 enum cuda_hello { CUDA_HELLO_MOVED = 1, CUDA_HELLO_CLOSED };
 enum choir_status cuda_comm_say(struct cuda_comm *comm, enum cuda_hello word);
 int cuda_comm_silent(struct cuda_comm *comm, enum cuda_hello word);
-/* Memory for a plan, until the communicator ends. */
-enum choir_status cuda_comm_take(struct cuda_comm *comm, uint64_t bytes, CUdeviceptr *memory);
+/* piece.c. Memory for a plan, as all below in the device's context. Its owner frees the structure, or gives both back. */
+enum choir_status cuda_piece_take(struct cuda_comm *comm, uint64_t bytes,
+                                  struct cuda_piece **piece);
+/* It was used by what the stream has now, and will not be again. In any context. */
+void cuda_piece_give(struct cuda_comm *comm, struct cuda_piece *piece, struct CUstream_st *stream);
+void cuda_pieces_forget(struct cuda_comm *comm);
 /* suspend.c: of counts[n]. */
 uint32_t cuda_suspend_flag(const struct cuda_count *count, uint32_t n);
 /* Copies on the communicator's own stream, and waits. */

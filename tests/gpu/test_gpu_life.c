@@ -3,6 +3,7 @@
  * The driver's rules as a communicator meets them: a capture that forbids unsafe calls is the first that it sees; a process is
  * killed while others wait for it; several threads of a rank launch on communicators of their own in crossing orders.
  */
+#include "cuda/device.h"
 #include "tests/gpu/gpu.h"
 #include <pthread.h>
 #include <signal.h>
@@ -127,6 +128,37 @@ static void crossing_body(int rank, int size, void *arg)
         pthread_join(thread[i], NULL);
 }
 
+/* So many messages to a peer that no kernel of exchanges takes them: each group has a plan of its own, used once. */
+static void groups_body(int rank, int size, void *arg)
+{
+    enum { MESSAGES = 200, GROUPS = 500 };
+    const struct job *j = arg;
+    struct gpu g;
+    choir_comm *c;
+    uint64_t held = 0;
+    gpu_open(&g, rank);
+    CHECK_OK(choir_comm_create(&j->id[0], rank, size, NULL, &c));
+    float *in = gpu_alloc(&g, COUNT * 4), *out = gpu_alloc(&g, COUNT * 4);
+    put_ones(&g, in);
+    int next = (rank + 1) % size, last = (rank + size - 1) % size;
+    for (int i = 0; i < GROUPS; i++) {
+        CHECK_OK(choir_group_start());
+        for (int m = 0; m < MESSAGES; m++) {
+            uint64_t at = (uint64_t)m * (COUNT / MESSAGES), n = COUNT / MESSAGES;
+            CHECK_OK(choir_send(c, in + at, n, CHOIR_FLOAT32, next, g.choir));
+            CHECK_OK(choir_recv(c, out + at, n, CHOIR_FLOAT32, last, g.choir));
+        }
+        CHECK_OK(choir_group_end());
+        if (i % 10 == 0)
+            check_all(&g, out, 1);
+        if (i == GROUPS / 10)
+            held = cuda_device_held(g.ordinal);
+    }
+    CHECK_EQ(cuda_device_held(g.ordinal), held); /* what they need does not grow */
+    CHECK_OK(choir_comm_destroy(c));
+    gpu_close(&g);
+}
+
 static void ready(struct job *j)
 {
     if (!gpu_count())
@@ -140,6 +172,13 @@ static void captured_strictly(void)
     struct job j;
     ready(&j);
     test_ranks(2, NULL, captured_body, &j);
+}
+
+static void groups(void)
+{
+    struct job j;
+    ready(&j);
+    test_ranks(2, NULL, groups_body, &j);
 }
 
 static void killed(void)
@@ -168,4 +207,4 @@ static void crossing(void)
     CHECK(test_ranks_try(&threads));
 }
 
-TEST_MAIN(TEST(captured_strictly), TEST(killed), TEST(crossing))
+TEST_MAIN(TEST(captured_strictly), TEST(groups), TEST(killed), TEST(crossing))
