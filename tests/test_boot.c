@@ -34,24 +34,13 @@ static struct choir_error last_error(void)
             FAIL("error \"%s\" has no remedy", check_e.text);                                      \
     } while (0)
 
-static int open_fds(void)
-{
-    int n = 0;
-    DIR *d = opendir("/proc/self/fd");
-    CHECK(d != NULL);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
-
 /* Servers end by themselves a moment after the last rank was told. */
 static void expect_fds(int before)
 {
     uint64_t until = in_ms(3000);
-    while (open_fds() > before && base_now_ns() < until)
+    while (test_open_files() > before && base_now_ns() < until)
         usleep(2000);
-    CHECK_LE(open_fds(), before);
+    CHECK_LE(test_open_files(), before);
 }
 
 /* A forked child that does not outlive this process. */
@@ -159,7 +148,7 @@ static void one_thread(void)
     static const uint32_t sizes[] = {1, 2, 3, 5, 9, 10, 64, 74, 512};
     for (size_t i = 0; i < base_count(sizes); i++) {
         uint32_t n = sizes[i];
-        int fds = open_fds();
+        int fds = test_open_files();
         struct choir_id id;
         struct drive *d = calloc(n, sizeof(*d));
         CHECK_OK(boot_id_create(&id));
@@ -189,7 +178,7 @@ static void threads(void)
 {
     static const int sizes[] = {1, 2, 5, 64, 512};
     for (size_t i = 0; i < base_count(sizes); i++) {
-        int fds = open_fds();
+        int fds = test_open_files();
         struct choir_id id;
         CHECK_OK(boot_id_create(&id));
         uint64_t begun = base_now_ns();
@@ -210,7 +199,7 @@ static void processes(void)
 static void many_ids(void)
 {
     enum { IDS = 12, RANKS = 5 };
-    int fds = open_fds();
+    int fds = test_open_files();
     struct choir_id id[IDS];
     static struct drive d[IDS * RANKS];
     for (int i = 0; i < IDS; i++)
@@ -465,7 +454,7 @@ static void cancelled(void)
     struct drive d[1];
     _Atomic int cancel = 1;
     struct boot_peers p;
-    int fds = open_fds();
+    int fds = test_open_files();
     CHECK_OK(boot_id_create(&id));
     CHECK_EQ(boot_join(&id, 1, 2, NULL, 0, in_ms(30000), &cancel, &p), CHOIR_ERR_ABORTED);
     drive_start(&d[0], &id, 0, 2, in_ms(30000));
@@ -506,7 +495,7 @@ static void forked(void)
     struct choir_id id;
     struct drive d[2];
     struct boot_peers p;
-    int fds = open_fds();
+    int fds = test_open_files();
     CHECK_OK(boot_id_create(&id));
     for (uint32_t i = 0; i < 2; i++)
         drive_start(&d[i], &id, i, 2, in_ms(10000));
@@ -516,7 +505,7 @@ static void forked(void)
         wait_till_threads_sleep();
     pid_t pid = child();
     if (!pid) {
-        CHECK_LE(open_fds(), fds);
+        CHECK_LE(test_open_files(), fds);
         CHECK_EQ(boot_join_test(d[0].join, &p), CHOIR_ERR_FORKED);
         CHECK_EQ(boot_id_cancel(&id), CHOIR_ERR_STATE);
         /* the child may begin anew */
@@ -610,7 +599,7 @@ static void parked(void)
         CHECK_EQ(pipe(pipe_fd), 0);
         pid_t server = child();
         if (!server) {
-            struct rlimit l = {(rlim_t)open_fds() + 20, (rlim_t)open_fds() + 20};
+            struct rlimit l = {(rlim_t)test_open_files() + 20, (rlim_t)test_open_files() + 20};
             CHECK_EQ(setrlimit(RLIMIT_NOFILE, &l), 0);
             CHECK_OK(boot_id_create(&id));
             CHECK_EQ(write(pipe_fd[1], &id, sizeof(id)), sizeof(id));

@@ -6,7 +6,6 @@
 #include "cuda/handover.h"
 #include "tests/lib/ranks.h"
 #include "tests/lib/test.h"
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -14,17 +13,6 @@
 #include <unistd.h>
 
 #define RANKS 16
-
-static int open_files(void)
-{
-    int n = 0;
-    DIR *d = opendir("/proc/self/fd");
-    CHECK(d != NULL);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
 
 static int number_file(int number)
 {
@@ -51,7 +39,7 @@ static void close_all(int *fd)
 static void comes_through(void)
 {
     struct handover h;
-    int fd[RANKS], before = open_files();
+    int fd[RANKS], before = test_open_files();
     CHECK_OK(handover_open(&h));
     for (uint32_t r = 0; r < RANKS; r++) {
         pid_t pid = r % 3 ? test_fork(NULL) : 0;
@@ -77,14 +65,14 @@ static void comes_through(void)
     handover_close(&h);
     handover_take(&h, RANKS, fd);
     CHECK_EQ(fd[0], -1);
-    CHECK_EQ(open_files(), before);
+    CHECK_EQ(test_open_files(), before);
 }
 
 static void refuses(void)
 {
     struct handover h;
     struct handover_address forged;
-    int fd[RANKS], before = open_files(), own = number_file(1), other = number_file(2);
+    int fd[RANKS], before = test_open_files(), own = number_file(1), other = number_file(2);
     CHECK_OK(handover_open(&h));
     forged = h.address;
     forged.key[HANDOVER_BYTES - 1] ^= 1;
@@ -105,7 +93,7 @@ static void refuses(void)
     handover_close(&h);
     CHECK_EQ(handover_give(&late, 0, own), CHOIR_ERR_UNSUPPORTED);
     close(own), close(other);
-    CHECK_EQ(open_files(), before);
+    CHECK_EQ(test_open_files(), before);
 }
 
 static int dial(const struct handover_address *a)
@@ -150,7 +138,7 @@ static void send_garbage(int to, size_t bytes, int descriptors, int own)
 static void garbage(void)
 {
     struct handover h;
-    int fd[RANKS], before = open_files(), own = number_file(7), silent[4];
+    int fd[RANKS], before = test_open_files(), own = number_file(7), silent[4];
     CHECK_OK(handover_open(&h));
     for (int i = 0; i < 4; i++)
         silent[i] = dial(&h.address); /* says nothing, and stays */
@@ -185,7 +173,7 @@ static void garbage(void)
         close(silent[i]);
     close(own);
     handover_close(&h);
-    CHECK_EQ(open_files(), before);
+    CHECK_EQ(test_open_files(), before);
 }
 
 /* Of another user, in either direction. */

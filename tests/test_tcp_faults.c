@@ -7,7 +7,6 @@
 #include "tests/lib/test.h"
 #include "transports/tcp/tcp.h"
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <sodium.h>
@@ -608,17 +607,6 @@ static void no_secret(void)
 }
 
 /* --- the process ---------------------------------------------------------------------------------------------------- */
-static int descriptors(void)
-{
-    int n = 0;
-    DIR *d = opendir("/proc/self/fd");
-    CHECK(d != NULL);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
-}
-
 static void forked_child(void)
 {
     struct stub a, b;
@@ -629,10 +617,10 @@ static void forked_child(void)
     pid_t pid = fork();
     CHECK_LE(0, pid);
     if (!pid) {
-        int before = descriptors();
+        int before = test_open_files();
         a.ops->close(a.t);
         b.ops->close(b.t);
-        _exit(before - descriptors() < 8); /* the parent's connections live on */
+        _exit(before - test_open_files() < 8); /* the parent's connections live on */
     }
     int st;
     waitpid(pid, &st, 0);
@@ -644,7 +632,7 @@ static void forked_child(void)
 
 static void descriptor_leak(void)
 {
-    int before = descriptors();
+    int before = test_open_files();
     for (int i = 0; i < 25; i++) {
         struct stub a, b;
         pair_init(&a, &b);
@@ -654,7 +642,7 @@ static void descriptor_leak(void)
         stub_traffic(&a, &b, 20, 30000, NULL);
         pair_close(&a, &b);
     }
-    CHECK_EQ(descriptors(), before);
+    CHECK_EQ(test_open_files(), before);
 }
 
 static void port_range(void)

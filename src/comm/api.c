@@ -259,6 +259,14 @@ enum choir_status choir_barrier_x(choir_comm *comm, choir_stream *stream,
     return comm_submit(comm, &a, stream, call);
 }
 
+enum choir_status comm_check_peer(struct choir_comm *c, int peer)
+{
+    if (peer >= 0 && (uint32_t)peer < c->host.size)
+        return CHOIR_OK;
+    return comm_fail(c, CHOIR_ERR_RANK, "ranks run from 0 to size - 1", "peer %d is not in 0..%u",
+                     peer, c->host.size - 1);
+}
+
 /* --- point to point ---------------------------------------------------------------------------- */
 
 static enum choir_status message_checked(struct choir_comm *c, struct comm_message m,
@@ -271,9 +279,8 @@ static enum choir_status message_checked(struct choir_comm *c, struct comm_messa
         st = take_call(c, call, &a);
     if (st != CHOIR_OK)
         return st;
-    if (peer < 0 || (uint32_t)peer >= c->host.size)
-        return comm_fail(c, CHOIR_ERR_RANK, "ranks run from 0 to size - 1",
-                         "peer %d is not in 0..%u", peer, c->host.size - 1);
+    if ((st = comm_check_peer(c, peer)) != CHOIR_OK)
+        return st;
     struct comm_call t = {.type = type, .count = count};
     if ((st = check_type(c, &t)) != CHOIR_OK || (st = check(c, &a)) != CHOIR_OK)
         return st;

@@ -314,6 +314,7 @@ enum choir_status comm_take_error(struct choir_comm *c, enum choir_status status
 
 /* api.c */
 enum choir_status comm_ready(struct choir_comm *c); /* takes operations */
+enum choir_status comm_check_peer(struct choir_comm *c, int peer);
 
 /* put.c: of tasks with call.side */
 const char *side_name(const struct comm_side *side);

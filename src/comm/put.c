@@ -25,14 +25,6 @@ static bool puts_bytes(const struct comm_side *s)
     return s->kind == SIDE_PUT || s->kind == SIDE_PUT_SIGNAL;
 }
 
-static enum choir_status check_peer(struct choir_comm *c, int peer)
-{
-    if (peer >= 0 && (uint32_t)peer < c->host.size)
-        return CHOIR_OK;
-    return comm_fail(c, CHOIR_ERR_RANK, "ranks run from 0 to size - 1", "peer %d is not in 0..%u",
-                     peer, c->host.size - 1);
-}
-
 static enum choir_status check_signal(struct choir_comm *c, uint32_t signal)
 {
     if (signal < CHOIR_SIGNALS)
@@ -64,7 +56,7 @@ static enum choir_status check_waits(struct choir_comm *c, const struct comm_sid
     if (s->count && !s->wait)
         return comm_fail(c, CHOIR_ERR_POINTER, "pass an array of count entries", "waits is NULL");
     for (uint32_t i = 0; i < s->count && st == CHOIR_OK; i++) {
-        st = check_peer(c, s->wait[i].peer);
+        st = comm_check_peer(c, s->wait[i].peer);
         if (st == CHOIR_OK)
             st = check_signal(c, s->wait[i].signal);
     }
@@ -78,7 +70,7 @@ static enum choir_status check(struct choir_comm *c, const struct comm_side *s)
         st = comm_ready(c);
     if (st != CHOIR_OK || s->kind == SIDE_WAIT)
         return st != CHOIR_OK ? st : check_waits(c, s);
-    st = check_peer(c, s->peer);
+    st = comm_check_peer(c, s->peer);
     if (st == CHOIR_OK && s->kind != SIDE_PUT)
         st = check_signal(c, s->signal);
     return st == CHOIR_OK && puts_bytes(s) ? check_range(c, s) : st;

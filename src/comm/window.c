@@ -190,10 +190,9 @@ enum choir_status choir_window_pointer(choir_window *w, int peer, void **memory,
                          : !memory ? "memory"
                                    : "bytes");
     struct choir_comm *c = w->comm;
-    if (peer < 0 || (uint32_t)peer >= c->host.size)
-        return comm_fail(c, CHOIR_ERR_RANK, "ranks run from 0 to size - 1",
-                         "peer %d is not in 0..%u", peer, c->host.size - 1);
-    enum choir_status st;
+    enum choir_status st = comm_check_peer(c, peer);
+    if (st != CHOIR_OK)
+        return st;
     uint8_t *at = NULL;
     uint64_t until = base_now_ns() + c->timeout_ns;
     while ((st = map_part(w, (uint32_t)peer, &at)) == CHOIR_IN_PROGRESS && base_now_ns() < until)

@@ -2,6 +2,7 @@
 /* The harness of test.h. */
 #include "tests/lib/test.h"
 #include "base/base.h"
+#include <dirent.h>
 #include <pthread.h>
 #include <ftw.h>
 #include <setjmp.h>
@@ -21,6 +22,17 @@ static uint64_t seed;
 void test_deadline(unsigned seconds)
 {
     alarm(seconds * (TEST_SANITIZED ? 5 : 1));
+}
+
+int test_open_files(void)
+{
+    int n = 0;
+    DIR *d = opendir("/proc/self/fd");
+    CHECK(d != NULL);
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
 }
 
 int test_effort(void)

@@ -37,6 +37,7 @@ void test_skip(const char *format, ...) __attribute__((noreturn, format(printf, 
 void test_skip_part(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Path of a file in a directory of this test's own (under TMPDIR or /tmp), which ends with the test; "" names it. */
 void test_path(char *path, size_t bytes, const char *name);
+int test_open_files(void); /* descriptors of this process, and some that are always there */
 /* How much to try: 0 CHOIR_TEST_SHORT (sanitizers in CI), 1, 2 CHOIR_TEST_LONG (make test-long, faults in CI). */
 int test_effort(void);
 #define TEST_BY_EFFORT(brief, usual, thorough)                                                     \
