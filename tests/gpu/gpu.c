@@ -195,3 +195,22 @@ void gpu_draw(struct matrix_op *op, enum choir_kind kind, int size, uint64_t slo
            (plan_kind_reduces(kind) && !has_kernel(&op->sample)));
     op->mapped = false;
 }
+
+struct choir_memory gpu_side_memory(choir_comm *c)
+{
+    struct choir_memory m = {.bytes = sizeof(m)};
+    CHECK_OK(choir_comm_memory(c, &m));
+    return m;
+}
+
+size_t gpu_side_left(struct gpu_side *s)
+{
+    size_t bytes = 0, most;
+    GPU_OK(s->g.cu->cuMemGetInfo(&bytes, &most));
+    return bytes;
+}
+
+void gpu_side_meet(choir_comm *c)
+{
+    CHECK_OK(choir_barrier(c, NULL));
+}

@@ -52,4 +52,9 @@ void gpu_check_refused(choir_comm *c, enum choir_status got, enum choir_status w
 /* Draws an operation that GPUs can do. */
 void gpu_draw(struct matrix_op *op, enum choir_kind kind, int size, uint64_t slot, uint64_t *draw);
 
+/* What the communicator holds; bytes of the GPU that nobody has; all ranks are here, on the host. */
+struct choir_memory gpu_side_memory(choir_comm *c);
+size_t gpu_side_left(struct gpu_side *s);
+void gpu_side_meet(choir_comm *c);
+
 #endif

@@ -27,36 +27,16 @@ static void pass_on(struct gpu_side *s, uint32_t count, uint32_t salt)
         CHECK_EQ(s->host[i], (i * 7 + salt * 13 + (uint32_t)before) % 512);
 }
 
-static struct choir_memory memory_of(choir_comm *c)
-{
-    struct choir_memory m = {.bytes = sizeof(m)};
-    CHECK_OK(choir_comm_memory(c, &m));
-    return m;
-}
-
-static size_t left(struct gpu_side *s)
-{
-    size_t bytes = 0, most;
-    GPU_OK(s->g.cu->cuMemGetInfo(&bytes, &most));
-    return bytes;
-}
-
-/* On the host: all ranks are here. */
-static void meet(choir_comm *c)
-{
-    CHECK_OK(choir_barrier(c, NULL));
-}
-
 /* What holds while it is suspended. */
 static void check_suspended(struct gpu_side *s, const struct choir_memory *before,
                             size_t left_before)
 {
-    struct choir_memory m = memory_of(s->c);
+    struct choir_memory m = gpu_side_memory(s->c);
     float one = 1, all = 0;
     CHECK_EQ(m.device_bytes, 0);
     CHECK_LE(before->device_bytes, m.suspended_bytes);
-    meet(s->c); /* a host call */
-    CHECK_LE(left_before + m.suspended_bytes, left(s));
+    gpu_side_meet(s->c); /* a host call */
+    CHECK_LE(left_before + m.suspended_bytes, gpu_side_left(s));
     CHECK_OK(choir_all_reduce(s->c, &one, &all, 1, CHOIR_FLOAT32, CHOIR_SUM, NULL));
     CHECK_EQ(all, s->size);
     gpu_check_refused(
@@ -66,16 +46,16 @@ static void check_suspended(struct gpu_side *s, const struct choir_memory *befor
         s->c, choir_send(s->c, s->in, 1, CHOIR_FLOAT32, (s->rank + 1) % s->size, s->g.choir),
         CHOIR_ERR_STATE);
     gpu_check_refused(s->c, choir_comm_suspend(s->c), CHOIR_ERR_STATE);
-    meet(s->c); /* before memory is taken again */
+    gpu_side_meet(s->c); /* before memory is taken again */
 }
 
 static void suspend_and_resume(struct gpu_side *s, const struct job *j)
 {
-    struct choir_memory before = memory_of(s->c);
+    struct choir_memory before = gpu_side_memory(s->c);
     gpu_check_refused(s->c, choir_comm_resume(s->c), CHOIR_ERR_STATE);
-    meet(s->c);
-    size_t left_before = left(s);
-    meet(s->c);
+    gpu_side_meet(s->c);
+    size_t left_before = gpu_side_left(s);
+    gpu_side_meet(s->c);
     if (s->rank == 1)
         test_sleep_ms(20);
     __atomic_fetch_add(j->order, 1, __ATOMIC_SEQ_CST);
@@ -84,7 +64,7 @@ static void suspend_and_resume(struct gpu_side *s, const struct job *j)
     CHECK_EQ(__atomic_load_n(j->order, __ATOMIC_SEQ_CST) % s->size, 0);
     check_suspended(s, &before, left_before);
     CHECK_OK(choir_comm_resume(s->c));
-    struct choir_memory m = memory_of(s->c);
+    struct choir_memory m = gpu_side_memory(s->c);
     CHECK_EQ(m.device_bytes, before.device_bytes);
     CHECK_EQ(m.suspended_bytes, 0);
 }
@@ -155,8 +135,9 @@ static void extra_body(int rank, int size, void *arg)
         if (i == 6)
             CHECK_OK(choir_comm_suspend(s.c));
         if (i == 6) { /* more than its arena's block and two others can hold */
-            CHECK_LE(memory_of(s.c).private_bytes, 40u << 20);
-            CHECK_LE((38u << 20) * (uint32_t)size + (30u << 20), memory_of(s.c).suspended_bytes);
+            CHECK_LE(gpu_side_memory(s.c).private_bytes, 40u << 20);
+            CHECK_LE((38u << 20) * (uint32_t)size + (30u << 20),
+                     gpu_side_memory(s.c).suspended_bytes);
             CHECK_OK(choir_comm_resume(s.c));
         }
         gpu_side_fill(&s, each * (uint32_t)size, i);
@@ -340,7 +321,7 @@ static void one_thread(void)
             CHECK_OK(i % 2 ? choir_comm_resume(s[r].c) : choir_comm_suspend(s[r].c));
         CHECK_OK(choir_group_end());
         for (int r = 0; r < 2; r++)
-            CHECK_EQ(memory_of(s[r].c).device_bytes != 0, i % 2);
+            CHECK_EQ(gpu_side_memory(s[r].c).device_bytes != 0, i % 2);
         if (i % 2)
             sum_together(s, 5000, i);
     }
@@ -353,7 +334,7 @@ static void one_thread(void)
     CHECK_OK(choir_comm_suspend(s[0].c));
     CHECK_EQ(choir_comm_suspend(NULL), CHOIR_ERR_POINTER);
     CHECK_EQ(choir_group_end(), CHOIR_ERR_POINTER);
-    CHECK_NE(memory_of(s[0].c).device_bytes, 0);
+    CHECK_NE(gpu_side_memory(s[0].c).device_bytes, 0);
     for (int r = 0; r < 2; r++) {
         CHECK_OK(choir_comm_destroy(s[r].c));
         gpu_close(&s[r].g);

@@ -15,26 +15,6 @@ struct job {
     int round, *suspended; /* shared: how many ranks are */
 };
 
-static struct choir_memory memory_of(choir_comm *c)
-{
-    struct choir_memory m = {.bytes = sizeof(m)};
-    CHECK_OK(choir_comm_memory(c, &m));
-    return m;
-}
-
-static size_t left(struct gpu_side *s)
-{
-    size_t bytes = 0, most;
-    GPU_OK(s->g.cu->cuMemGetInfo(&bytes, &most));
-    return bytes;
-}
-
-/* On the host: all ranks are here. */
-static void meet(choir_comm *c)
-{
-    CHECK_OK(choir_barrier(c, NULL));
-}
-
 /* --- what is refused -------------------------------------------------------------------------------------------- */
 
 static void refused_body(int rank, int size, void *arg)
@@ -59,14 +39,14 @@ static void refused_body(int rank, int size, void *arg)
     }
     gpu_side_sum(&s, counts[1], 1);
     /* A stream of one rank is captured. */
-    meet(s.c);
+    gpu_side_meet(s.c);
     if (!rank)
         GPU_OK(s.g.cu->cuStreamBeginCapture(s.g.stream, CU_STREAM_CAPTURE_MODE_RELAXED));
-    meet(s.c);
+    gpu_side_meet(s.c);
     gpu_check_refused(s.c, choir_comm_suspend(s.c), CHOIR_ERR_STATE);
     if (!rank)
         s.g.cu->cuStreamEndCapture(s.g.stream, &graph); /* it may be invalid */
-    meet(s.c);
+    gpu_side_meet(s.c);
     gpu_side_sum(&s, counts[2], 2);
     CHECK_OK(choir_comm_suspend(s.c));
     CHECK_OK(choir_comm_resume(s.c));
@@ -111,10 +91,10 @@ static void full_body(int rank, int size, void *arg)
     gpu_side_sum(&s, counts[1], 1);
     CHECK_OK(choir_comm_suspend(s.c));
     if (rank == 1)
-        GPU_OK(s.g.cu->cuMemAlloc(&taken, left(&s) - (64u << 20)));
+        GPU_OK(s.g.cu->cuMemAlloc(&taken, gpu_side_left(&s) - (64u << 20)));
     for (int i = 0; i < 2; i++) {
         gpu_check_refused(s.c, choir_comm_resume(s.c), CHOIR_ERR_NO_MEMORY);
-        CHECK_EQ(memory_of(s.c).device_bytes, 0);
+        CHECK_EQ(gpu_side_memory(s.c).device_bytes, 0);
     }
     if (rank == 1)
         GPU_OK(s.g.cu->cuMemFree(taken));
