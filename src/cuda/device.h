@@ -48,6 +48,9 @@ void cuda_device_leave(const struct cuda_device *device);
 /* Whether what is put into the stream becomes part of a graph. */
 enum choir_status cuda_device_capturing(const struct cuda_device *device, CUstream stream,
                                         bool *capturing);
+/* The same, and what the library does is no part of a capture, of this thread or another. */
+enum choir_status cuda_device_begin(const struct cuda_device *device, CUstreamCaptureMode *mode);
+void cuda_device_end(const struct cuda_device *device, CUstreamCaptureMode *mode);
 /* A kernel by name, ready to run: nothing is loaded at its launch. */
 enum choir_status cuda_device_function(const struct cuda_device *device, const char *name,
                                        CUfunction *function);

@@ -18,17 +18,12 @@ static struct cuda_comm *closed;
 
 enum choir_status cuda_comm_begin(struct cuda_comm *comm, CUstreamCaptureMode *mode)
 {
-    enum choir_status st = cuda_device_enter(comm->device);
-    *mode = CU_STREAM_CAPTURE_MODE_RELAXED;
-    if (st == CHOIR_OK)
-        cuda_driver()->cuThreadExchangeStreamCaptureMode(mode);
-    return st;
+    return cuda_device_begin(comm->device, mode);
 }
 
 void cuda_comm_end(struct cuda_comm *comm, CUstreamCaptureMode *mode)
 {
-    cuda_driver()->cuThreadExchangeStreamCaptureMode(mode);
-    cuda_device_leave(comm->device);
+    cuda_device_end(comm->device, mode);
 }
 
 enum choir_status cuda_comm_wait(struct cuda_comm *comm, CUresult r, const char *what)

@@ -28,8 +28,6 @@ static CUresult make(struct cuda_overlap *o, bool low)
 {
     const struct cuda_driver *cu = cuda_driver();
     int least, greatest;
-    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED; /* the caller's may be going on */
-    cu->cuThreadExchangeStreamCaptureMode(&mode);
     CUresult r = cu->cuCtxGetStreamPriorityRange(&least, &greatest);
     if (r == CUDA_SUCCESS)
         r = cu->cuStreamCreateWithPriority(&o->stream, CU_STREAM_NON_BLOCKING,
@@ -40,7 +38,6 @@ static CUresult make(struct cuda_overlap *o, bool low)
         r = cu->cuEventCreate(&o->joined, CU_EVENT_DISABLE_TIMING);
     if (r != CUDA_SUCCESS)
         destroy(o);
-    cu->cuThreadExchangeStreamCaptureMode(&mode);
     return r;
 }
 
@@ -51,11 +48,12 @@ enum choir_status cuda_overlap_open(struct cuda_device *device, bool low,
     if (!o)
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a stream");
     o->device = device;
-    enum choir_status st = cuda_device_enter(device);
+    CUstreamCaptureMode mode; /* the caller's capture may be going on */
+    enum choir_status st = cuda_device_begin(device, &mode);
     if (st == CHOIR_OK) {
         CUresult r = make(o, low);
         st = r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "making a communicator's own stream");
-        cuda_device_leave(device);
+        cuda_device_end(device, &mode);
     }
     if (st != CHOIR_OK)
         free(o), o = NULL;

@@ -39,22 +39,6 @@ struct cuda_staged {
     CUfunction post, wait;
 };
 
-/* Between begin and end the context is current, and nothing is part of a capture. */
-static enum choir_status begin(const struct cuda_device *device, CUstreamCaptureMode *mode)
-{
-    enum choir_status st = cuda_device_enter(device);
-    *mode = CU_STREAM_CAPTURE_MODE_RELAXED;
-    if (st == CHOIR_OK)
-        cuda_driver()->cuThreadExchangeStreamCaptureMode(mode);
-    return st;
-}
-
-static void end(const struct cuda_device *device, CUstreamCaptureMode *mode)
-{
-    cuda_driver()->cuThreadExchangeStreamCaptureMode(mode);
-    cuda_device_leave(device);
-}
-
 /* --- memory --------------------------------------------------------------------------------------------- */
 
 static enum choir_status pin(struct cuda_staged *s, uint64_t bytes, void **out)
@@ -92,11 +76,11 @@ enum choir_status cuda_staged_alloc(struct cuda_staged *s, uint64_t bytes, uint8
 {
     CUstreamCaptureMode mode;
     void *there = NULL;
-    enum choir_status st = begin(s->device, &mode);
+    enum choir_status st = cuda_device_begin(s->device, &mode);
     if (st != CHOIR_OK)
         return st;
     st = pin(s, (bytes + 4095) & ~4095ull, &there);
-    end(s->device, &mode);
+    cuda_device_end(s->device, &mode);
     *memory = there;
     return st;
 }
@@ -154,7 +138,7 @@ enum choir_status cuda_staged_open(struct cuda_device *device, struct cuda_stage
     if (!s)
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a communicator");
     s->device = device;
-    enum choir_status st = begin(s->device, &mode);
+    enum choir_status st = cuda_device_begin(s->device, &mode);
     if (st != CHOIR_OK) {
         free(s);
         return st;
@@ -164,7 +148,7 @@ enum choir_status cuda_staged_open(struct cuda_device *device, struct cuda_stage
         *out = s;
     else
         discard(s);
-    end(device, &mode);
+    cuda_device_end(device, &mode);
     return st;
 }
 
@@ -175,10 +159,10 @@ void cuda_staged_close(struct cuda_staged *s)
         return;
     __atomic_store_n(&s->board->ring.abort, 1u, __ATOMIC_RELEASE);
     const struct cuda_device *device = s->device;
-    if (begin(device, &mode) != CHOIR_OK)
+    if (cuda_device_begin(device, &mode) != CHOIR_OK)
         return; /* the driver is gone, or the parent's */
     discard(s);
-    end(device, &mode);
+    cuda_device_end(device, &mode);
 }
 
 uint64_t cuda_staged_pinned(const struct cuda_staged *s)
@@ -200,11 +184,11 @@ int cuda_staged_ordinal(const struct cuda_staged *s)
 enum choir_status cuda_staged_quiesce(struct cuda_staged *s)
 {
     CUstreamCaptureMode mode;
-    enum choir_status st = begin(s->device, &mode);
+    enum choir_status st = cuda_device_begin(s->device, &mode);
     if (st != CHOIR_OK)
         return st;
     CUresult r = cuda_driver()->cuCtxSynchronize();
-    end(s->device, &mode);
+    cuda_device_end(s->device, &mode);
     if (r == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED || r == CUDA_ERROR_STREAM_CAPTURE_UNJOINED)
         r = CUDA_SUCCESS; /* another thread captures: no failure of what runs */
     return r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "waiting for the GPU");
