@@ -65,6 +65,7 @@ static void discard(struct cuda_comm *comm)
         cu->cuMemFreeHost(comm->board);
     if (comm->stream)
         cu->cuStreamDestroy(comm->stream);
+    cuda_overlap_close(comm->puts);
     free(comm->saved);
     free(comm);
 }

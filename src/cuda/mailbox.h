@@ -4,6 +4,7 @@
 #define CUDA_MAILBOX_H
 
 #include "cuda/handover.h"
+#include "cuda/overlap.h"
 #include "cuda/share.h"
 
 /* How a message travels: in flagged words or lines, through slots; or a plan by the interpreter. */
@@ -17,7 +18,6 @@ enum cuda_form {
     CUDA_FORMS
 };
 
-/* Memory of plans for which the arena had no room. It stays as long as the communicator: a kernel or a graph may read it. */
 /* GPU memory that one plan has. */
 struct cuda_piece {
     struct cuda_piece *next;
@@ -25,6 +25,7 @@ struct cuda_piece {
     uint64_t bytes;
     CUevent passed; /* in a list: behind what used it last */
 };
+/* Memory of plans for which the arena had no room. It stays as long as the communicator: a kernel or a graph may read it. */
 struct cuda_extra {
     struct cuda_extra *next;
     struct cuda_block block;
@@ -61,7 +62,8 @@ struct cuda_comm {
     /* Kernels, looked up once: of a form, type and op; of a form; of a type. */
     CUfunction combine[CUDA_FORMS][CHOIR_TYPES][CHOIR_OPS], move[CUDA_FORMS];
     CUfunction divide[CHOIR_TYPES], scale[CHOIR_TYPES], mark;
-    CUfunction raise, take; /* signals */
+    CUfunction raise, take;    /* signals */
+    struct cuda_overlap *puts; /* for those of the default stream, once it has windows */
     uint32_t marks_taken;
     bool met; /* peers may write */
     uint8_t

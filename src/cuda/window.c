@@ -20,7 +20,11 @@ enum choir_status cuda_part_describe(struct cuda_comm *comm, const void *memory,
     CUdeviceptr base = 0, at = (CUdeviceptr)(uintptr_t)memory;
     CUipcMemHandle handle;
     size_t length = 0;
-    enum choir_status st = cuda_comm_begin(comm, &mode);
+    enum choir_status st = CHOIR_OK;
+    if (!comm->puts)
+        st = cuda_overlap_open(comm->device, false, &comm->puts);
+    if (st == CHOIR_OK)
+        st = cuda_comm_begin(comm, &mode);
     if (st != CHOIR_OK)
         return st;
     CUresult r = cu->cuMemGetAddressRange(&base, &length, at);
@@ -78,6 +82,30 @@ void cuda_part_unmap(struct cuda_comm *comm, uint64_t opened)
         cuda_fail(r, "closing a part of a window");
 }
 
+static enum choir_status copy(struct cuda_comm *comm, struct CUstream_st *stream, void *to,
+                              const void *from, uint64_t bytes)
+{
+    enum choir_status st = cuda_device_enter(comm->device);
+    if (st != CHOIR_OK)
+        return st;
+    CUresult r = cuda_driver()->cuMemcpyAsync((CUdeviceptr)(uintptr_t)to,
+                                              (CUdeviceptr)(uintptr_t)from, bytes, stream);
+    cuda_device_leave(comm->device);
+    return r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "copying into a window");
+}
+
+/* On the default stream a copy between GPUs of one process would wait for all that either of them was told before, and so for a kernel
+ * of the peer's that waits for this copy. */
+static enum choir_status copy_beside(struct cuda_comm *comm, struct CUstream_st *stream, void *to,
+                                     const void *from, uint64_t bytes)
+{
+    struct CUstream_st *own;
+    enum choir_status st = cuda_overlap_fork(comm->puts, stream, &own);
+    if (st == CHOIR_OK)
+        st = copy(comm, own, to, from, bytes);
+    return st == CHOIR_OK ? cuda_overlap_join(comm->puts, stream) : st;
+}
+
 enum choir_status cuda_put(struct cuda_comm *comm, struct CUstream_st *stream, void *to,
                            const void *from, uint64_t bytes)
 {
@@ -87,14 +115,10 @@ enum choir_status cuda_put(struct cuda_comm *comm, struct CUstream_st *stream, v
         st = base_fail(CHOIR_ERR_POINTER,
                        "pass GPU memory, or host memory of cudaMallocHost or cudaHostRegister",
                        "send is host memory that CUDA does not know");
-    if (st == CHOIR_OK)
-        st = cuda_device_enter(comm->device);
     if (st != CHOIR_OK)
         return st;
-    CUresult r = cuda_driver()->cuMemcpyAsync((CUdeviceptr)(uintptr_t)to,
-                                              (CUdeviceptr)(uintptr_t)from, bytes, stream);
-    cuda_device_leave(comm->device);
-    return r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "copying into a window");
+    bool is_default = !stream || stream == CU_STREAM_LEGACY;
+    return (is_default ? copy_beside : copy)(comm, stream, to, from, bytes);
 }
 
 static enum choir_status launch(struct cuda_comm *comm, CUfunction *kept, const char *name,
