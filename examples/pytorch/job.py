@@ -58,7 +58,7 @@ class Job:
         self.steps, self.warmup = steps or (60 if self.gpu else 8), 10 if self.gpu else 2
         expect(self.steps >= self.warmup + 4, f"--steps {self.steps}: {self.warmup} warm up, and 4 more are needed")
         self.results = {}
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # it would be timed
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False

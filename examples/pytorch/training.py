@@ -27,7 +27,7 @@ class Text:
 
     def __init__(self, job):
         self.job = job
-        self.width, self.layers, self.heads, self.length, self.size = (512, 6, 8, 128, 16) if job.gpu else (64, 2, 4, 32, 4)
+        self.width, self.layers, self.heads, self.length, self.size = (512, 6, 8, 128, 8) if job.gpu else (64, 2, 4, 32, 4)
         self.corpus = models.text()
 
     def model(self):
