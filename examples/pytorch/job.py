@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One process of train.py: its settings, the process group, which library answers to NCCL's names, and how a part checks and times.
-It is imported first: PyTorch reads some of the settings below when it is loaded."""
+"""One process of train.py: its settings, the process group, which library answers to NCCL's names, and how a part
+checks and times. It is imported first: PyTorch reads some of the settings below when it is loaded."""
+
 import ctypes
 import datetime
 import faulthandler
@@ -32,12 +33,18 @@ def expect(good, what):
 
 
 class Symbol(ctypes.Structure):
-    _fields_ = [("file", ctypes.c_char_p), ("base", ctypes.c_void_p), ("name", ctypes.c_char_p), ("address", ctypes.c_void_p)]
+    _fields_ = [
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    ]
 
 
 def library():
-    """File and version of the NCCL that PyTorch's own calls reach: what the program's start put before all others (LD_PRELOAD), else the
-    one that PyTorch names. The wheel's is loaded in any case, and torch.cuda.nccl.version() tells of compilation: neither is asked."""
+    """File and version of the NCCL that PyTorch's own calls reach: what the program's start put before all others
+    (LD_PRELOAD), else the one that PyTorch names. The wheel's is loaded in any case, and torch.cuda.nccl.version() tells
+    of compilation: neither is asked."""
     version, found = ctypes.c_int(), Symbol()
     for name in None, os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_cuda.so"):
         try:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two models that train.py trains and the data they learn from: a transformer on generated text, a convolutional net on generated
-pictures. All of it follows from seeds, drawn on the CPU, so that every process and every run has the same. Nothing here knows of
-ranks but by the number that picks a batch."""
+"""The two models that train.py trains and the data they learn from: a transformer on generated text, a convolutional
+net on generated pictures. All of it follows from seeds, drawn on the CPU, so that every process and every run has the
+same. Nothing here knows of ranks but by the number that picks a batch."""
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -53,7 +54,8 @@ class Transformer(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """Residual, with batch norm, whose buffers DistributedDataParallel broadcasts. Pooling is a mean: it has one order of additions."""
+    """Residual, with batch norm, whose buffers DistributedDataParallel broadcasts. Pooling is a mean, whose gradient has
+    one order of additions."""
 
     def __init__(self, width, classes=10):
         super().__init__()

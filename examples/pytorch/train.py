@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Trains and communicates with PyTorch in all its ways, to show them on NCCL or on Choir's libnccl.so.2 and to check every result.
+"""Trains and communicates with PyTorch in all its ways, to show them on NCCL or on Choir's libnccl.so.2 and to check
+every result.
 
-usage: torchrun --nproc-per-node RANKS train.py [--parts NAME,...] [--steps N] [--device cuda|cpu] [--library TEXT] [--json FILE]
-With LD_PRELOAD=.../libnccl.so.2 it runs on Choir; `compare` does that and NCCL by turns. --library: TEXT has to be in the
-library's path, else it is an error. --device cpu: by gloo, parts that this cannot do are skipped by name.
-Exit: 0; 1 a result was wrong or a call failed, on any rank.
+usage: torchrun --nproc-per-node N train.py [--parts NAME,...] [--steps N] [--device cuda|cpu] [--library TEXT] [--json FILE]
+With LD_PRELOAD=.../libnccl.so.2 it runs on Choir; `compare` does that and NCCL by turns. --library: TEXT has to be in
+the library's path, else it is an error. --device cpu: by gloo, and what this cannot do is skipped by name.
+Exit: 0; 1 a result was wrong or a call failed, on any rank; 2 it cannot start.
 """
+
 import argparse
 import json
+import os
 import sys
 import time
 import traceback
@@ -22,7 +25,7 @@ PARTS = communication.PARTS | training.PARTS
 
 
 def arguments():
-    p = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1].split("\n")[0][7:])
+    p = argparse.ArgumentParser(usage=__doc__.split("usage: ")[1].split("\n")[0])
     p.add_argument("--parts", default=",".join(PARTS))
     p.add_argument("--steps", type=int, default=0, help="of training (60; 8 on a CPU)")
     p.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
@@ -34,6 +37,8 @@ def arguments():
     unknown = [name for name in a.parts if name not in PARTS]
     if unknown:
         p.error(f"--parts: no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    if "RANK" not in os.environ:
+        p.error("there is no RANK in the environment: start it with torchrun, or by compare")
     if a.device == "cuda" and not torch.cuda.is_available():
         p.error("PyTorch sees no GPU (--device cpu runs without)")
     return a
@@ -67,7 +72,9 @@ def main():
     job = None
     try:
         job = Job(a.device, a.steps, a.limit)
-        job.say(f"library: {job.library['file']} version {job.library['version']}, PyTorch {torch.__version__}, {job.size} ranks")
+        job.say(
+            f"library: {job.library['file']} version {job.library['version']}, PyTorch {torch.__version__}, {job.size} ranks"
+        )
         expect(a.library in job.library["file"], f"the library in use is {job.library['file']}, not {a.library}")
         for name in a.parts:
             run(job, name)

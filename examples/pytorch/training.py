@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of train.py that train: DistributedDataParallel, FSDP2, tensor parallel by DTensor, and a step in a CUDA graph. Each holds the
-first losses to those of a model that one process trains alone on all ranks' batches, leaves its curve and its step times in
-job.results, and returns what to print."""
+"""The parts of train.py that train: DistributedDataParallel, FSDP2, tensor parallel by DTensor, and a step in a CUDA
+graph. Each holds the first losses to those of a model that one process trains alone on all ranks' batches, leaves its
+curve and its step times in job.results, and returns what to print."""
+
 import functools
 
 import torch
@@ -17,8 +18,9 @@ import models
 from job import Skip, expect, furthest, quartiles
 
 REFERENCE_STEPS = 4
-# Relative differences of losses. In float32 what differs is the order of additions, some 1e-7 at each, which steps of AdamW make more
-# of. bfloat16 has 8 bits, one rounding is 4e-3, and a loss is the mean over many; its reference is in float32.
+# Relative differences of losses. In float32 what differs is the order of additions, some 1e-7 at each, which steps of
+# AdamW make more of. bfloat16 has 8 bits, one rounding is 4e-3, and a loss is the mean over many; its reference is in
+# float32.
 FLOAT_TOLERANCE, BFLOAT_TOLERANCE, BFLOAT_TO_FLOAT = 1e-4, 1e-2, 3e-2
 
 
@@ -98,15 +100,19 @@ def conclude(job, name, losses, times, tolerance, task, ranks, to_reference):
     """Checks a curve and keeps it."""
     curve = job.curve(losses)
     first = furthest(curve[:REFERENCE_STEPS], reference(task, ranks)[: len(curve)])
-    expect(first <= to_reference, f"the first losses are {first:.2g} off those of one process alone (allowed {to_reference:g})")
+    expect(
+        first <= to_reference, f"the first losses are {first:.2g} off those of one process alone (allowed {to_reference:g})"
+    )
     expect(sum(curve[-3:]) < 0.97 * sum(curve[:3]), f"it does not learn: {curve[:3]} and at the end {curve[-3:]}")
     job.results[name] = {"losses": curve, "step_ms": times, "tolerance": tolerance}
     low, median, high = quartiles(times)
-    return f"loss {curve[0]:.4f} to {curve[-1]:.4f} in {len(curve)} steps, {first:.1g} off one process alone; a step {median:.2f} ms ({low:.2f} to {high:.2f})"
+    learnt = f"loss {curve[0]:.4f} to {curve[-1]:.4f} in {len(curve)} steps, {first:.1g} off one process alone"
+    return f"{learnt}; a step {median:.2f} ms ({low:.2f} to {high:.2f})"
 
 
 def data_parallel(job, name, task):
-    model = DistributedDataParallel(task.model(), device_ids=[job.device.index] if job.gpu else None, gradient_as_bucket_view=True)
+    where = [job.device.index] if job.gpu else None
+    model = DistributedDataParallel(task.model(), device_ids=where, gradient_as_bucket_view=True)
     optimizer = task.optimizer(model.parameters())
     batches = [task.batch(step, job.rank) for step in range(job.steps)]
     losses, times = train(job, model, optimizer, batches)
@@ -129,7 +135,8 @@ def fsdp2(job):
     """Parameters and gradients travel in bfloat16, the optimizer's are float32."""
     task = Text(job)
     model, mesh = task.model(), init_device_mesh(job.device.type, (job.size,))
-    shard = functools.partial(fully_shard, mesh=mesh, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16))
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
+    shard = functools.partial(fully_shard, mesh=mesh, mp_policy=policy)
     for block in model.blocks:
         shard(block)
     shard(model)
@@ -149,7 +156,8 @@ def tensor_parallel(job):
     if task.heads % job.size:
         raise Skip(f"{task.heads} heads on {job.size} ranks")
     model, mesh = task.model(), init_device_mesh(job.device.type, (job.size,))
-    parallelize_module(model, mesh, {"embed": RowwiseParallel(input_layouts=Replicate()), "head": ColwiseParallel(output_layouts=Replicate())})
+    ends = {"embed": RowwiseParallel(input_layouts=Replicate()), "head": ColwiseParallel(output_layouts=Replicate())}
+    parallelize_module(model, mesh, ends)
     plan = {f"attention.{key}": ColwiseParallel() for key in ("query", "key", "value")}
     plan |= {"attention.out": RowwiseParallel(), "up": ColwiseParallel(), "down": RowwiseParallel()}
     for block in model.blocks:
@@ -207,7 +215,8 @@ def run_steps(job, step, run, batches):
 
 
 def graph(job):
-    """A step once captured and then replayed gives the losses of the same step run kernel by kernel, which has also warmed up."""
+    """A step captured once and then replayed gives the losses of the same step run kernel by kernel. That run also
+    warms up."""
     if not job.gpu:
         raise Skip("a CPU has no CUDA graphs")
     task = Text(job)
@@ -232,4 +241,10 @@ def graph(job):
     return f"{text}, {quartiles(eager_times)[1]:.2f} ms without the graph, losses {apart:.1g} apart"
 
 
-PARTS = {"ddp-transformer": ddp_transformer, "ddp-conv": ddp_conv, "fsdp2": fsdp2, "tensor-parallel": tensor_parallel, "graph": graph}
+PARTS = {
+    "ddp-transformer": ddp_transformer,
+    "ddp-conv": ddp_conv,
+    "fsdp2": fsdp2,
+    "tensor-parallel": tensor_parallel,
+    "graph": graph,
+}
