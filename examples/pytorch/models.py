@@ -110,4 +110,4 @@ def picture_batch(size, step, rank, classes=10):
     patterns = torch.randn(classes, 3, 32, 32, generator=generator(3))
     g = generator(4, step, rank)
     label = torch.randint(classes, (size,), generator=g)
-    return patterns[label] + 2 * torch.randn(size, 3, 32, 32, generator=g), label
+    return patterns[label] + torch.randn(size, 3, 32, 32, generator=g), label
