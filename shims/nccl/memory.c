@@ -11,12 +11,15 @@
 
 static ncclResult_t alloc(void **ptr, size_t size)
 {
-    if (!ptr || !size)
-        return nccl_fail(ncclInvalidArgument, "ncclMemAlloc: %s",
-                         ptr ? "size is 0" : "ptr is NULL");
+    if (!ptr)
+        return nccl_fail(ncclInvalidArgument, "ncclMemAlloc: ptr is NULL");
     ncclResult_t r = nccl_start();
     if (r != ncclSuccess)
         return r;
+    if (!size) { /* as cudaMalloc does */
+        *ptr = NULL;
+        return ncclSuccess;
+    }
     if (nccl_on_host())
         return nccl_result(choir_mem_alloc(size, ptr), "ncclMemAlloc");
     if (size > SIZE_MAX - GRANULE)
