@@ -43,6 +43,12 @@ test-gpu:
 	@echo "skipped test-gpu: this library is built without CUDA"
 endif
 
+## test-nccl-tests  nccl-tests' own programs, in the folder NCCL_TESTS, on libnccl.so.2; ARGS=--short, ARGS=--times
+.PHONY: test-nccl-tests
+test-nccl-tests: needs
+	$(BUILD_TESTS) all
+	@tests/gpu/nccl_tests -b $(BUILD) $(ARGS) || [ $$? = 77 ]
+
 # The tests of GPUs on a driver of their own, where there is no GPU: a libcuda.so.1 that runs kernels on CPU threads, and a program
 # that runs one of them with it.
 ifneq ($(CUDA_H),)
