@@ -65,4 +65,10 @@ enum choir_status cuda_device_count(int ordinal, uint64_t bytes);
 void cuda_device_uncount(int ordinal, uint64_t bytes);
 uint64_t cuda_device_held(int ordinal);
 
+/* Pinned memory, of whole pages, in the current context. It is the process's own, registered with
+ * CUDA, and not CUDA's: so it stays what it is for the thread that looks at it when CUDA ends before
+ * the thread does, at exit or by a reset of the device. */
+enum choir_status cuda_pinned_alloc(uint64_t bytes, void **memory, CUdeviceptr *there);
+void cuda_pinned_free(void *memory, uint64_t bytes);
+
 #endif

@@ -59,12 +59,11 @@ static void discard_memory(struct cuda_comm *comm)
 
 static void discard(struct cuda_comm *comm)
 {
-    const struct cuda_driver *cu = cuda_driver();
     discard_memory(comm);
     if (comm->board)
-        cu->cuMemFreeHost(comm->board);
+        cuda_pinned_free(comm->board, sizeof(*comm->board));
     if (comm->stream)
-        cu->cuStreamDestroy(comm->stream);
+        cuda_driver()->cuStreamDestroy(comm->stream);
     cuda_overlap_close(comm->puts);
     free(comm->saved);
     free(comm);
@@ -72,18 +71,17 @@ static void discard(struct cuda_comm *comm)
 
 static enum choir_status make_board(struct cuda_comm *comm)
 {
-    const struct cuda_driver *cu = cuda_driver();
     struct cuda_view *v = &comm->view;
-    CUresult r = cu->cuMemHostAlloc((void **)&comm->board, sizeof(*comm->board),
-                                    CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
     CUdeviceptr board = 0;
-    if (r == CUDA_SUCCESS)
-        r = cu->cuMemHostGetDevicePointer(&board, comm->board, 0);
-    if (r == CUDA_SUCCESS)
-        r = cu->cuStreamCreateWithPriority(&comm->stream, CU_STREAM_NON_BLOCKING, 0);
+    void *here = NULL;
+    enum choir_status st = cuda_pinned_alloc(sizeof(*comm->board), &here, &board);
+    if (st != CHOIR_OK)
+        return st;
+    comm->board = here;
+    CUresult r =
+        cuda_driver()->cuStreamCreateWithPriority(&comm->stream, CU_STREAM_NON_BLOCKING, 0);
     if (r != CUDA_SUCCESS)
-        return cuda_fail(r, "making a communicator's board");
-    memset(comm->board, 0, sizeof(*comm->board));
+        return cuda_fail(r, "making a communicator's stream");
     v->guard.report =
         (struct cuda_report *)(uintptr_t)(board + offsetof(struct cuda_board, report));
     v->guard.abort = (const uint32_t *)(uintptr_t)board;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * memory.c: what a pointer is, and how much device memory the library holds. What it holds is counted per GPU, in all contexts
- * together, against CHOIR_CUDA_MEMORY.
+ * memory.c: what a pointer is, how much device memory the library holds, and pinned memory. What it holds is counted per GPU, in all
+ * contexts together, against CHOIR_CUDA_MEMORY.
  */
 #include "base/knob.h"
 #include "cuda/device.h"
 #include <stdio.h>
+#include <sys/mman.h>
 
 static _Atomic uint64_t held[CUDA_DEVICES_MOST];
 
@@ -91,4 +92,40 @@ void cuda_device_free(const struct cuda_device *device, CUdeviceptr memory, uint
     cuda_device_uncount(device->gpu.ordinal, bytes);
     if (r != CUDA_SUCCESS)
         cuda_fail(r, "cuMemFree");
+}
+
+static uint64_t pages(uint64_t bytes)
+{
+    return (bytes + 4095) & ~4095ull;
+}
+
+enum choir_status cuda_pinned_alloc(uint64_t bytes, void **out, CUdeviceptr *there)
+{
+    const struct cuda_driver *cu = cuda_driver();
+    bytes = pages(bytes);
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %llu pinned bytes",
+                         (unsigned long long)bytes);
+    madvise(memory, bytes, MADV_DONTFORK); /* a GPU writes here, whoever else has the page */
+    CUresult r = cu->cuMemHostRegister(memory, bytes,
+                                       CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP);
+    if (r == CUDA_SUCCESS) {
+        r = cu->cuMemHostGetDevicePointer(there, memory, 0);
+        if (r == CUDA_SUCCESS) {
+            *out = memory;
+            return CHOIR_OK;
+        }
+        cu->cuMemHostUnregister(memory);
+    }
+    munmap(memory, bytes);
+    char what[80];
+    snprintf(what, sizeof(what), "pinning %llu bytes of host memory", (unsigned long long)bytes);
+    return cuda_fail(r, what);
+}
+
+void cuda_pinned_free(void *memory, uint64_t bytes)
+{
+    cuda_driver()->cuMemHostUnregister(memory);
+    munmap(memory, pages(bytes));
 }

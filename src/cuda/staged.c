@@ -2,16 +2,11 @@
 /*
  * staged.c: GPU memory through the host: pinned memory, copies and the kernels by which a stream and a thread of the host meet
  * (kernel/staged.cuh). What is posted, and what the thread does with it, is src/comm's business.
- *
- * Pinned memory is the process's own, registered with CUDA, and not CUDA's: so it stays what it is for the thread that looks at it
- * when CUDA ends before the thread does, at exit or by a reset of the device.
  */
 #include "cuda/staged.h"
 #include "cuda/device.h"
 #include "cuda/ring.h"
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #define PITCH_MOST 0x7fffffffull /* of the driver's copies of blocks */
 
@@ -41,47 +36,35 @@ struct cuda_staged {
 
 /* --- memory --------------------------------------------------------------------------------------------- */
 
-static enum choir_status pin(struct cuda_staged *s, uint64_t bytes, void **out)
+/* In the context. */
+static enum choir_status pin(struct cuda_staged *s, uint64_t bytes, void **out, CUdeviceptr *there)
 {
-    const struct cuda_driver *cu = cuda_driver();
     struct region *r = malloc(sizeof(*r));
-    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (!r || memory == MAP_FAILED) {
-        if (memory != MAP_FAILED)
-            munmap(memory, bytes);
+    if (!r)
+        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a pinned region");
+    *r = (struct region){s->regions, NULL, bytes};
+    enum choir_status st = cuda_pinned_alloc(bytes, &r->memory, there);
+    if (st != CHOIR_OK) {
         free(r);
-        return base_fail(CHOIR_ERR_NO_MEMORY, "free memory, or lower CHOIR_CUDA_SLICE",
-                         "no memory for %llu bytes that GPU memory goes through",
-                         (unsigned long long)bytes);
+        return st;
     }
-    madvise(memory, bytes, MADV_DONTFORK); /* a GPU writes here, whoever else has the page */
-    CUresult e = cu->cuMemHostRegister(memory, bytes,
-                                       CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP);
-    if (e != CUDA_SUCCESS) {
-        char what[80];
-        snprintf(what, sizeof(what), "pinning %llu bytes of host memory",
-                 (unsigned long long)bytes);
-        munmap(memory, bytes);
-        free(r);
-        return cuda_fail(e, what);
-    }
-    *r = (struct region){s->regions, memory, bytes};
     s->regions = r;
     atomic_fetch_add(&s->pinned, bytes);
-    *out = memory;
+    *out = r->memory;
     return CHOIR_OK;
 }
 
 enum choir_status cuda_staged_alloc(struct cuda_staged *s, uint64_t bytes, uint8_t **memory)
 {
     CUstreamCaptureMode mode;
-    void *there = NULL;
+    void *pinned = NULL;
+    CUdeviceptr there;
     enum choir_status st = cuda_device_begin(s->device, &mode);
     if (st != CHOIR_OK)
         return st;
-    st = pin(s, (bytes + 4095) & ~4095ull, &there);
+    st = pin(s, (bytes + 4095) & ~4095ull, &pinned, &there);
     cuda_device_end(s->device, &mode);
-    *memory = there;
+    *memory = pinned;
     return st;
 }
 
@@ -106,13 +89,10 @@ static enum choir_status fill(struct cuda_staged *s)
     if (st == CHOIR_OK)
         st = clear(s);
     if (st == CHOIR_OK)
-        st = pin(s, (sizeof(struct board) + 4095) & ~4095ull, &board);
+        st = pin(s, (sizeof(struct board) + 4095) & ~4095ull, &board, &s->board_there);
     if (st != CHOIR_OK)
         return st;
     s->board = board;
-    CUresult r = cuda_driver()->cuMemHostGetDevicePointer(&s->board_there, board, 0);
-    if (r != CUDA_SUCCESS)
-        return cuda_fail(r, "cuMemHostGetDevicePointer");
     st = cuda_device_function(s->device, "choir_staged_post", &s->post);
     return st == CHOIR_OK ? cuda_device_function(s->device, "choir_staged_wait", &s->wait) : st;
 }
@@ -122,8 +102,7 @@ static void discard(struct cuda_staged *s)
 {
     for (struct region *r = s->regions; r; r = s->regions) {
         s->regions = r->next;
-        cuda_driver()->cuMemHostUnregister(r->memory);
-        munmap(r->memory, r->bytes);
+        cuda_pinned_free(r->memory, r->bytes);
         free(r);
     }
     if (s->counters)

@@ -228,6 +228,19 @@ FAKE_API CUresult cuDevicePrimaryCtxRelease(CUdevice device)
     return r;
 }
 
+/* As cudaDeviceReset: the context is gone, whoever retained it. Its streams stay, with nothing to do. */
+FAKE_API CUresult cuDevicePrimaryCtxReset(CUdevice device)
+{
+    CUresult r = check(device);
+    if (r != CUDA_SUCCESS)
+        return r;
+    pthread_mutex_lock(&fake_lock);
+    primary[device].retained = 0;
+    fake_memory_reset(&primary[device]);
+    pthread_mutex_unlock(&fake_lock);
+    return CUDA_SUCCESS;
+}
+
 FAKE_API CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned int *flags, int *active)
 {
     CUresult r = check(device);

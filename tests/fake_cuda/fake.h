@@ -80,6 +80,7 @@ void fake_memory_add(const struct fake_memory *m);
 struct fake_memory *fake_memory_take(const void *at, enum fake_kind kind); /* for free() */
 /* The same once all that runs on its GPU has ended, as the driver may wait; what: the call. */
 struct fake_memory *fake_memory_take_idle(const void *at, enum fake_kind kind, const char *what);
+void fake_memory_reset(CUcontext context); /* allocations and registrations end */
 /* Maps a file as memory; NULL: no room. */
 uint8_t *fake_map(int fd, size_t bytes);
 void fake_poison(uint8_t *at, size_t bytes); /* fresh memory is garbage */

@@ -161,6 +161,22 @@ FAKE_API CUresult cuMemFree(CUdeviceptr memory)
     return CUDA_SUCCESS;
 }
 
+void fake_memory_reset(CUcontext context)
+{
+    for (struct fake_memory *m = all, *next; m; m = next) {
+        next = m->next;
+        if (m->context != context ||
+            (m->kind != FAKE_DEVICE && m->kind != FAKE_HOST && m->kind != FAKE_REGISTERED))
+            continue;
+        fake_memory_take(m->at, m->kind);
+        if (m->kind != FAKE_REGISTERED)
+            munmap(m->at, m->mapped);
+        if (m->fd >= 0)
+            close(m->fd);
+        free(m);
+    }
+}
+
 /* --- host memory ------------------------------------------------------------------------------------------ */
 
 FAKE_API CUresult cuMemHostAlloc(void **out, size_t bytes, unsigned int flags)

@@ -5,6 +5,7 @@
  */
 #include "tests/gpu/gpu.h"
 #include "tests/lib/shim.h"
+#include <dlfcn.h>
 #include <unistd.h>
 
 #define COUNT 5000
@@ -256,4 +257,98 @@ static void one_thread(void)
     }
 }
 
-TEST_MAIN(TEST(through_the_host), TEST(threads), TEST(abort_waiting), TEST(one_thread))
+/* --- as nccl-tests' programs ------------------------------------------------------------------------------- */
+
+/* A group of both ranks in which each rank sends to the other what it receives into, "in place", and its half of a sum. */
+static void in_group(struct gpu *g, ncclComm_t *comm, float **in, float **out, bool in_place)
+{
+    NCCL_OK(shim.GroupStart());
+    for (int r = 0; r < 2; r++) {
+        const float *from = in_place ? out[r] : in[r];
+        NCCL_OK(shim.GroupStart());
+        NCCL_OK(shim.Send(from, COUNT, ncclFloat32, !r, comm[r], g[r].stream));
+        NCCL_OK(shim.Recv(out[r], COUNT, ncclFloat32, !r, comm[r], g[r].stream));
+        NCCL_OK(shim.GroupEnd());
+        NCCL_OK(shim.AlltoAll(from, out[r], COUNT / 2, ncclFloat32, comm[r], g[r].stream));
+        NCCL_OK(shim.AllGather(from, out[r], 0, ncclFloat32, comm[r], g[r].stream));
+        NCCL_OK(shim.AllReduce(from, out[r], COUNT, ncclFloat32, ncclSum, comm[r], g[r].stream));
+    }
+    NCCL_OK(shim.GroupEnd());
+}
+
+/* The same in a graph of each GPU, captured in the strictest mode. */
+static void in_graphs(struct gpu *g, ncclComm_t *comm, float **in, float **out)
+{
+    CUgraph graph[2];
+    CUgraphExec exec[2];
+    for (int r = 0; r < 2; r++)
+        GPU_OK(g[r].cu->cuStreamBeginCapture(g[r].stream, CU_STREAM_CAPTURE_MODE_GLOBAL));
+    in_group(g, comm, in, out, false);
+    for (int r = 0; r < 2; r++)
+        GPU_OK(g[r].cu->cuStreamEndCapture(g[r].stream, &graph[r]));
+    for (int r = 0; r < 2; r++) {
+        GPU_OK(g[r].cu->cuCtxSetCurrent(g[r].context));
+        GPU_OK(g[r].cu->cuGraphInstantiateWithFlags(&exec[r], graph[r], 0));
+        GPU_OK(g[r].cu->cuGraphLaunch(exec[r], g[r].stream));
+    }
+    for (int r = 0; r < 2; r++) {
+        GPU_OK(g[r].cu->cuCtxSetCurrent(g[r].context));
+        check(&g[r], out[r], 2, 1);
+        GPU_OK(g[r].cu->cuGraphExecDestroy(exec[r]));
+        GPU_OK(g[r].cu->cuGraphDestroy(graph[r]));
+    }
+}
+
+/* Ends as theirs do with -p 1: communicators and windows are left, their memory is freed, and the devices are reset. */
+static void end_with_reset(struct gpu *g, float **in, float **out)
+{
+    CUresult (*reset)(CUdevice) = NULL;
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW),
+         *found = dlsym(driver, "cuDevicePrimaryCtxReset_v2");
+    CHECK(found != NULL);
+    memcpy(&reset, &found, sizeof(reset));
+    for (int r = 0; r < 2; r++) {
+        NCCL_OK(shim.MemFree(in[r]));
+        NCCL_OK(shim.MemFree(out[r]));
+    }
+    for (int r = 0; r < 2; r++)
+        GPU_OK(reset(g[r].ordinal));
+    test_sleep_ms(200); /* the library's thread looks on */
+    exit(0);
+}
+
+static void like_nccl_tests(void)
+{
+    struct gpu g[2];
+    ncclComm_t comm[2];
+    ncclWindow_t window[2];
+    float *in[2], *out[2];
+    if (gpus() < 2)
+        test_skip("one thread for several GPUs: there is %d", gpus());
+    pid_t pid = test_fork(NULL);
+    if (pid) {
+        CHECK_EQ(test_reap(pid, 50000), 0);
+        return;
+    }
+    load();
+    for (int r = 0; r < 2; r++)
+        gpu_open(&g[r], r);
+    NCCL_OK(shim.CommInitAll(comm, 2, NULL));
+    NCCL_OK(shim.GroupStart());
+    for (int r = 0; r < 2; r++) {
+        GPU_OK(g[r].cu->cuCtxSetCurrent(g[r].context));
+        NCCL_OK(shim.MemAlloc((void **)&in[r], COUNT * 4));
+        NCCL_OK(shim.MemAlloc((void **)&out[r], COUNT * 4));
+        NCCL_OK(shim.CommWindowRegister(comm[r], out[r], COUNT * 4, &window[r],
+                                        NCCL_WIN_COLL_SYMMETRIC));
+        fill(&g[r], in[r], (float)r);
+    }
+    NCCL_OK(shim.GroupEnd());
+    for (int in_place = 0; in_place < 2; in_place++)
+        in_group(g, comm, in, out, in_place);
+    in_graphs(g, comm, in, out);
+    end_with_reset(g, in, out);
+}
+
+TEST_MAIN(TEST(through_the_host), TEST(like_nccl_tests), TEST(threads), TEST(abort_waiting),
+          TEST(one_thread))
