@@ -36,7 +36,7 @@ def library_in_use():
     """File and version of the libnccl.so.2 that the linker finds for PyTorch, which may map its own beside one of LD_PRELOAD."""
     everyone, version = ctypes.CDLL(None), ctypes.c_int()
     if not hasattr(everyone, "ncclGetVersion"):
-        return "hidden in PyTorch", ".".join(map(str, torch.cuda.nccl.version()))
+        return "PyTorch's own", ".".join(map(str, torch.cuda.nccl.version()))
     everyone.ncclGetVersion(ctypes.byref(version))
     address, file = ctypes.cast(everyone.ncclGetVersion, ctypes.c_void_p).value, "?"
     with open("/proc/self/maps") as maps:
