@@ -28,19 +28,23 @@ long-address:
 	@echo $(LONG_ADDRESS)
 
 ## test-gpu         drawn operations, graphs and faults on the GPUs present
-.PHONY: test-gpu
+## test-gpu-sanitizer  a short part of them under compute-sanitizer; TOOLS="memcheck racecheck" picks tools
+.PHONY: test-gpu test-gpu-sanitizer
 ifneq ($(CUDA_H),)
 GPU_TESTS := $(patsubst tests/gpu/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/gpu/test_*.c)))
-$(GPU_TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/gpu/%.o $(BUILD)/obj/tests/gpu/gpu.o $(TEST_LIB) $(BUILD)/libchoir_internal.a
+$(GPU_TESTS) $(BUILD)/tests/overrun: $(BUILD)/tests/%: $(BUILD)/obj/tests/gpu/%.o $(BUILD)/obj/tests/gpu/gpu.o $(TEST_LIB) $(BUILD)/libchoir_internal.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(LIBS) $(LDFLAGS)
 $(BUILD)/obj/tests/gpu/%.o: CPPFLAGS += -isystem $(dir $(CUDA_H))
 test-gpu: needs
 	$(BUILD_TESTS) all $(GPU_TESTS)
 	@tests/check/run $(BUILD) $(or $(T),$(patsubst $(BUILD)/tests/test_%,%,$(GPU_TESTS)))
+test-gpu-sanitizer: needs
+	$(BUILD_TESTS) all $(GPU_TESTS) $(BUILD)/tests/overrun
+	@tests/check/gpu_sanitizer $(BUILD) || [ $$? = 77 ]
 else
-test-gpu:
-	@echo "skipped test-gpu: this library is built without CUDA"
+test-gpu test-gpu-sanitizer:
+	@echo "skipped $@: this library is built without CUDA"
 endif
 
 ## test-nccl-tests  nccl-tests' own programs, in the folder NCCL_TESTS, on libnccl.so.2; ARGS=--short, ARGS=--times

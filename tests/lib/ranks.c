@@ -59,19 +59,33 @@ void *test_shared(size_t bytes)
     return p;
 }
 
+/* A slow tool gets what a test gives operations as many times. */
+static void take_longer(const char *name, const char *value)
+{
+    char longer[64], *unit;
+    unsigned long n = strtoul(value, &unit, 10);
+    snprintf(longer, sizeof(longer), "%lu%s", n * test_slowness(), unit);
+    setenv(name, longer, 1);
+}
+
 static void take_env(const char *const *env)
 {
     for (; env && *env; env++) {
         const char *is = strchr(*env, '=');
         char name[64];
         snprintf(name, sizeof(name), "%.*s", (int)(is - *env), *env);
-        setenv(name, is + 1, 1);
+        if (test_slowness() > 1 && strstr(name, "_TIMEOUT"))
+            take_longer(name, is + 1);
+        else
+            setenv(name, is + 1, 1);
     }
 }
 
-/* Threads that are ending have a moment. The thread sanitizer has one of its own. */
+/* Threads that are ending have a moment. The thread sanitizer has one of its own; a tool of test_slowness may have any. */
 static void without_threads(void)
 {
+    if (test_slowness() > 1)
+        return;
     for (uint64_t end = test_now_ms() + 5000;; test_sleep_ms(1)) {
         struct stat task;
         CHECK_EQ(stat("/proc/self/task", &task), 0);

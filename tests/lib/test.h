@@ -40,6 +40,8 @@ void test_path(char *path, size_t bytes, const char *name);
 int test_open_files(void); /* descriptors of this process, and some that are always there */
 /* How much to try: 0 CHOIR_TEST_SHORT (sanitizers in CI), 1, 2 CHOIR_TEST_LONG (make test-long, faults in CI). */
 int test_effort(void);
+/* CHOIR_TEST_TOOL: how many times slower the tool is that this program runs under, which may have threads of its own; else 1. */
+unsigned test_slowness(void);
 #define TEST_BY_EFFORT(brief, usual, thorough)                                                     \
     (((const int[]){brief, usual, thorough})[test_effort()])
 uint64_t test_seed(void); /* CHOIR_TEST_SEED or fresh; printed on failure */
