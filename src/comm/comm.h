@@ -186,6 +186,7 @@ struct choir_comm {
     int left_peer;                /* ... this rank, which has left */
     struct cuda_device *here;     /* the GPU of the thread that created it, or NULL */
     struct cuda_overlap *overlap; /* of overlap.c: made by the first call that asks for it */
+    struct cuda_order *order;     /* likewise, by the first in a CUDA stream */
     struct comm_device *device;   /* its GPU side, where all ranks' map each other, or NULL */
     struct comm_meeting *meeting; /* of GPUs, while it lasts */
     struct comm_staged

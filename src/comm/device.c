@@ -276,9 +276,11 @@ enum choir_status device_run(struct choir_comm *c, const struct comm_call *call,
     struct bounce b = {.comm = c, .call = *call, .stream = stream_cuda(stream)};
     uint64_t mark;
     struct comm_observed *o = observe_call(c, stream, call, NULL, 0, &mark);
-    st = bounce_in(&b);
+    st = order_before(c, stream);
     if (st == CHOIR_OK)
-        st = bounce_out(&b, run_locked(c, &b.call, stream, mark));
+        st = bounce_in(&b);
+    if (st == CHOIR_OK)
+        st = order_after(c, stream, bounce_out(&b, run_locked(c, &b.call, stream, mark)));
     observe_call_end(o, st);
     comm_leave(c);
     return st;
@@ -319,9 +321,12 @@ enum choir_status device_exchange(struct choir_comm *c, const struct comm_call *
     struct bounce b = {.comm = c, .stream = stream_cuda(stream), .call.kind = CHOIR_EXCHANGE};
     uint64_t mark;
     struct comm_observed *o = observe_call(c, stream, &b.call, list, n, &mark);
-    st = bounce_messages_in(&b, list, n);
+    st = order_before(c, stream);
     if (st == CHOIR_OK)
-        st = bounce_out(&b, exchange_locked(c, call, list, n, stream, mark));
+        st = bounce_messages_in(&b, list, n);
+    if (st == CHOIR_OK)
+        st =
+            order_after(c, stream, bounce_out(&b, exchange_locked(c, call, list, n, stream, mark)));
     observe_call_end(o, st);
     comm_leave(c);
     return st;

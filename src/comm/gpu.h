@@ -28,7 +28,11 @@ enum choir_status staged_exchange(struct choir_comm *c, const struct comm_call *
                                   const struct comm_message *list, uint32_t n,
                                   struct choir_stream *stream);
 
-/* overlap.c: *stream becomes the communicator's own, behind what it has now */
+/* overlap.c: in the communicator, around what puts an operation into a CUDA stream: it comes after the one before. st: of that. */
+enum choir_status order_before(struct choir_comm *c, struct choir_stream *stream);
+enum choir_status order_after(struct choir_comm *c, struct choir_stream *stream,
+                              enum choir_status st);
+/* *stream becomes the communicator's own, behind what it has now */
 enum choir_status overlap_fork(struct choir_comm *c, struct choir_stream **stream);
 void overlap_close(struct choir_comm *c);
 

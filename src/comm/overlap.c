@@ -1,11 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * overlap.c: device calls beside what the caller's stream does next (CHOIR_CALL_OVERLAP): they go into a stream of the communicator's
- * own, which the first such call makes.
+ * overlap.c: device calls in several streams: they run in the order of the calls. Beside what the caller's stream does next
+ * (CHOIR_CALL_OVERLAP) they go into a stream of the communicator's own, which the first such call makes.
  */
 #include "choir_cuda.h"
 #include "comm/gpu.h"
+#include "cuda/order.h"
 #include "cuda/overlap.h"
+
+enum choir_status order_before(struct choir_comm *c, struct choir_stream *stream)
+{
+    enum choir_status st = CHOIR_OK;
+    if (base_unlikely(!c->order))
+        st = cuda_order_open(c->here, &c->order);
+    if (st == CHOIR_OK)
+        st = cuda_order_before(c->order, stream_cuda(stream));
+    return st == CHOIR_OK ? st : comm_take_error(c, st);
+}
+
+enum choir_status order_after(struct choir_comm *c, struct choir_stream *stream,
+                              enum choir_status st)
+{
+    enum choir_status r = cuda_order_after(c->order, stream_cuda(stream));
+    if (st == CHOIR_OK && r != CHOIR_OK)
+        st = comm_take_error(c, r);
+    return st;
+}
 
 static enum choir_status host_stream(struct choir_comm *c)
 {
@@ -58,4 +78,6 @@ void overlap_close(struct choir_comm *c)
 {
     cuda_overlap_close(c->overlap);
     c->overlap = NULL;
+    cuda_order_close(c->order);
+    c->order = NULL;
 }

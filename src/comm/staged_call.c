@@ -7,8 +7,8 @@
  *   copy in 0, post 0, copy in 1, post 1, wait 0, copy out 0, copy in 2, post 2, wait 1 ...
  *
  * Host memory is not copied: the operation reads and writes it where it is, when the stream has come to it. Slices of regular
- * shape go through two buffers by turns. V-forms and groups of messages are not cut: they go through memory that grows. A
- * stream's order, and the program's between streams, keeps operations apart that use the same memory.
+ * shape go through two buffers by turns. V-forms and groups of messages are not cut: they go through memory that grows. That
+ * operations come one after the other, whatever streams they are in (overlap.c), keeps those apart that use the same memory.
  */
 #include "comm/observe.h"
 #include "comm/staged.h"
@@ -314,7 +314,9 @@ enum choir_status staged_run(struct choir_comm *c, const struct comm_call *call,
     struct way w = {.c = c, .call = call};
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
-    enum choir_status st = run_locked(&w, stream);
+    enum choir_status st = order_before(c, stream);
+    if (st == CHOIR_OK)
+        st = order_after(c, stream, run_locked(&w, stream));
     comm_leave(c);
     return st;
 }
@@ -374,7 +376,9 @@ enum choir_status staged_exchange(struct choir_comm *c, const struct comm_call *
     struct way w = {.c = c, .call = call, .message = list, .messages = n};
     if (!comm_enter(c))
         return CHOIR_ERR_BUSY;
-    enum choir_status st = exchange_locked(&w, stream);
+    enum choir_status st = order_before(c, stream);
+    if (st == CHOIR_OK)
+        st = order_after(c, stream, exchange_locked(&w, stream));
     comm_leave(c);
     return st;
 }

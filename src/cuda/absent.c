@@ -4,6 +4,7 @@
  * the answer "no".
  */
 #include "cuda/engine.h"
+#include "cuda/order.h"
 #include "cuda/overlap.h"
 #include "cuda/staged.h"
 #include "cuda/window.h"
@@ -271,6 +272,32 @@ bool cuda_comm_next_mark(struct cuda_comm *comm, struct cuda_mark *mark, uint32_
 {
     (void)comm, (void)mark, (void)lost;
     return false;
+}
+
+/* --- order.h, likewise ------------------------------------------------------------------------------------ */
+
+enum choir_status cuda_order_open(const struct cuda_device *device, struct cuda_order **order)
+{
+    (void)device;
+    *order = NULL;
+    return absent();
+}
+
+enum choir_status cuda_order_before(struct cuda_order *o, struct CUstream_st *stream)
+{
+    (void)o, (void)stream;
+    return absent();
+}
+
+enum choir_status cuda_order_after(struct cuda_order *o, struct CUstream_st *stream)
+{
+    (void)o, (void)stream;
+    return absent();
+}
+
+void cuda_order_close(struct cuda_order *o)
+{
+    (void)o;
 }
 
 /* --- overlap.h, likewise ---------------------------------------------------------------------------------- */

@@ -11,7 +11,7 @@
  *   pair.c      exchanges with one peer                            timing.c  how long operations take
  *   mark.c      when an operation's kernels begin and end
  *   facts.c     what decides how fast GPUs reach each other
- *   window.c    windows, signals (window.h)
+ *   window.c    windows, signals (window.h)                          order.c  operations in several streams (order.h)
  *   kernel/     what runs on the GPU
  */
 #ifndef CUDA_ENGINE_H
