@@ -62,8 +62,8 @@ static void launch(emulation &e, std::vector<std::unique_ptr<exchange_operation>
             list.push_back(&l);
         }
     emulate<exchange_memory>(e, {(uint32_t)list.size(), LANES, threads, seed},
-                             [&](uint32_t i, uint32_t rank, block b, half h, exchange_memory *s) {
-                                 exchange_run((*list[i])[rank], b, h, s);
+                             [&](uint32_t i, uint32_t rank, block b, exchange_memory *s) {
+                                 exchange_run((*list[i])[rank], b, s);
                              });
     e.check();
     for (auto &op : ops)
@@ -270,11 +270,11 @@ static void launch_but(emulation &e, exchange_operation &op, uint32_t odd,
             exchange_ready(&other->launches[0][r], e.view(r));
     }
     emulate<exchange_memory>(e, {times, LANES, 4, test_seed()},
-                             [&](uint32_t, uint32_t rank, block b, half h, exchange_memory *s) {
+                             [&](uint32_t, uint32_t rank, block b, exchange_memory *s) {
                                  if (rank != odd)
-                                     exchange_run(op.launches[0][rank], b, h, s);
+                                     exchange_run(op.launches[0][rank], b, s);
                                  else if (other)
-                                     exchange_run(other->launches[0][rank], b, h, s);
+                                     exchange_run(other->launches[0][rank], b, s);
                              });
 }
 

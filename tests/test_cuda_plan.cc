@@ -29,7 +29,7 @@ struct sequence {
             }
         }
         emulate<plan_shared>(world, how,
-                             [this](uint32_t op, uint32_t rank, block b, half, plan_shared *s) {
+                             [this](uint32_t op, uint32_t rank, block b, plan_shared *s) {
                                  run_call(*jobs[op], rank, b, s);
                              });
         world.check();
@@ -177,7 +177,7 @@ static void any_order()
             for (uint32_t r = 0; r < 3; r++)
                 x->call[r].view = world.view(r);
         emulate<plan_shared>(world, emulated_launch{2, 1, threads, test_seed()},
-                             [&](uint32_t op, uint32_t rank, block b, half, plan_shared *s) {
+                             [&](uint32_t op, uint32_t rank, block b, plan_shared *s) {
                                  run_call(*j[op], rank, b, s);
                              });
         world.check();
@@ -219,7 +219,7 @@ static void run_trouble(const trouble &t, uint32_t threads, struct choir_layout 
         j->call[r].view = world.view(r);
         j->call[r].signature = t.other && r == absent ? 8 : 7;
     }
-    auto kernel = [&](uint32_t, uint32_t rank, block b, half, plan_shared *s) {
+    auto kernel = [&](uint32_t, uint32_t rank, block b, plan_shared *s) {
         if (rank != absent || t.other)
             run_call(*j, rank, b, s);
     };
@@ -246,7 +246,7 @@ static void run_trouble(const trouble &t, uint32_t threads, struct choir_layout 
     for (uint32_t r = 0; r < n; r++)
         codes.push_back(world.report(r).code);
     begin = base_now_ns();
-    emulate<plan_shared>(world, how, [&](uint32_t, uint32_t rank, block b, half, plan_shared *s) {
+    emulate<plan_shared>(world, how, [&](uint32_t, uint32_t rank, block b, plan_shared *s) {
         if (codes[rank]) /* poisoned: it returns at once */
             run_call(*j, rank, b, s);
     });

@@ -142,8 +142,9 @@ struct cuda_exchange_call {
     struct cuda_view view;
     const uint8_t *in;
     uint8_t *out;
-    uint32_t signature, elem;  /* elem: bytes of an element */
-    uint32_t in_place, unused; /* IN and OUT overlap */
+    uint32_t signature, elem; /* elem: bytes of an element */
+    uint32_t in_place;        /* IN and OUT overlap */
+    uint32_t teams;           /* of the stream kernel: in which each half of a block works */
     struct cuda_adjust adjust;
     struct cuda_exchange what;
 };

@@ -48,6 +48,13 @@ static uint32_t blocks_for(const struct cuda_comm *comm, const struct cuda_work 
     return base_min(lanes, w->max_blocks ? base_min(room, w->max_blocks) : room);
 }
 
+/* Lanes that a block has at once, each a team's of either half, where there are more lanes than blocks. */
+static uint32_t teams_for(uint32_t lanes, uint32_t blocks)
+{
+    uint32_t each = (lanes + blocks - 1) / blocks;
+    return each < 2 ? 1 : each < 4 ? 2 : 4;
+}
+
 /* Of a kernel that waits for nobody. */
 static uint32_t apply_blocks(const struct cuda_work *w)
 {
@@ -163,14 +170,16 @@ static enum choir_status run_exchanges(struct cuda_comm *comm, const struct cuda
         void *arguments[] = {&call};
         enum cuda_form form = l->form;
         CUfunction f = NULL;
+        uint32_t blocks = blocks_for(comm, w, l->what.lanes);
         call.what = l->what;
+        call.teams = teams_for(l->what.lanes, blocks);
         if (form != CUDA_STREAM && cuda_pair_of(&call, form == CUDA_LINES, &pair)) {
             form = form == CUDA_LINES ? CUDA_PAIR_LINES : CUDA_PAIR_WORDS;
             arguments[0] = &pair;
         }
         st = pick(comm, w, form, &f);
         if (st == CHOIR_OK)
-            st = launch(f, blocks_for(comm, w, l->what.lanes), l->threads, w->stream, arguments);
+            st = launch(f, blocks, l->threads, w->stream, arguments);
     }
     if (st == CHOIR_OK && later && w->divide_out)
         st = divide(comm, w, w->out, w->out_bytes, w->divide_out);

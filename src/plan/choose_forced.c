@@ -176,8 +176,8 @@ static void read_names(struct reader *r, struct choose_rule *rule)
         if (canonical(r->at, n, rule->name[rule->names]))
             rule->names++;
         else
-            base_log(BASE_WARN, -1, "CHOIR_ALGO ignored: there is no algorithm %.*s", (int)n,
-                     r->at);
+            base_log(rule->exclude ? BASE_INFO : BASE_WARN, -1,
+                     "CHOIR_ALGO ignored: there is no algorithm %.*s", (int)n, r->at);
         r->at += n;
         skip_space(r);
         const char *next = r->at + 1;

@@ -32,22 +32,17 @@ struct fake_block {
 fake_block *fake_block_create(unsigned threads)
 {
     fake_block *b = (fake_block *)malloc(sizeof(*b));
-    unsigned part = threads < 2 ? 1 : threads / 2;
     if (!b)
         abort();
     memset((void *)b, 0xa5, sizeof(*b));
-    b->sync.some = 0;
+    b->sync = emulated{};
     pthread_barrier_init(&b->sync.all, NULL, threads);
-    pthread_barrier_init(&b->sync.part[0], NULL, part);
-    pthread_barrier_init(&b->sync.part[1], NULL, part);
     return b;
 }
 
 void fake_block_free(fake_block *b)
 {
     pthread_barrier_destroy(&b->sync.all);
-    pthread_barrier_destroy(&b->sync.part[0]);
-    pthread_barrier_destroy(&b->sync.part[1]);
     free(b);
 }
 
@@ -86,10 +81,8 @@ template <class T, class OP, class FORM> static void run_pair(ARGUMENTS)
 template <class T, class OP> static void run_stream(ARGUMENTS)
 {
     const cuda_exchange_call &c = *(const cuda_exchange_call *)parameter[0];
-    uint32_t part = threads / 2, second = thread >= part;
-    half h = {thread - second * part, part, 1 + second, &s->sync};
-    each_lane(c.what.lanes, number, blocks, thread, threads, s,
-              [&](const block &b) { exchange_stream<T, OP>(b, h, c, &s->shared.stream); });
+    exchange_stream<T, OP, STREAM_UNROLL>(block{thread, threads, number, &s->sync},
+                                          stream_lanes_of(c, number, blocks), c, &s->shared.stream);
 }
 
 template <class T, class OP> static void run_plan(ARGUMENTS)

@@ -192,7 +192,7 @@ struct emulated_launch {
 
 /*
  * Launches on every rank, one after another, `operations` kernels of `lanes` blocks of `threads` threads: each thread calls
- * kernel(operation, rank, block, half, shared). A block that an operation does not want returns at once. A rank's next kernel
+ * kernel(operation, rank, block, shared). A block that an operation does not want returns at once. A rank's next kernel
  * begins when all its blocks have ended; ranks are at different operations as chance and the kernels have it.
  */
 template <class SHARED, class KERNEL> class emulator
@@ -201,7 +201,6 @@ template <class SHARED, class KERNEL> class emulator
         emulator *all;
         uint32_t rank;
         block b;
-        half h;
         emulated_block<SHARED> *shared;
     };
     emulated_launch how;
@@ -220,7 +219,7 @@ template <class SHARED, class KERNEL> class emulator
                 usleep((useconds_t)(late * 300 + skew));
             for (; !(late & 3) && skew; skew--)
                 sched_yield();
-            me.all->kernel(op, me.rank, me.b, me.h, &me.shared->shared);
+            me.all->kernel(op, me.rank, me.b, &me.shared->shared);
             pthread_barrier_wait(&me.all->between[me.rank]);
         }
         return NULL;
@@ -232,7 +231,7 @@ template <class SHARED, class KERNEL> class emulator
     }
     void run(uint32_t ranks)
     {
-        uint32_t blocks = ranks * how.lanes, part = how.threads < 2 ? 1 : how.threads / 2;
+        uint32_t blocks = ranks * how.lanes;
         std::vector<emulated_block<SHARED>> shared(blocks);
         std::vector<place> places;
         std::vector<pthread_t> ids(blocks * how.threads);
@@ -241,17 +240,14 @@ template <class SHARED, class KERNEL> class emulator
             pthread_barrier_init(&barrier, NULL, how.lanes * how.threads);
         for (emulated_block<SHARED> &s : shared) {
             memset((void *)&s, 0xa5, sizeof(s));
-            s.sync.some = 0;
+            s.sync = emulated{};
             pthread_barrier_init(&s.sync.all, NULL, how.threads);
-            pthread_barrier_init(&s.sync.part[0], NULL, part);
-            pthread_barrier_init(&s.sync.part[1], NULL, part);
         }
         for (uint32_t i = 0; i < blocks * how.threads; i++) {
             uint32_t thread = i % how.threads, at = i / how.threads;
             emulated *sync = &shared[at].sync;
-            places.push_back(
-                place{this, at / how.lanes, block{thread, how.threads, at % how.lanes, sync},
-                      half{thread % part, part, 1 + thread / part % 2, sync}, &shared[at]});
+            places.push_back(place{this, at / how.lanes,
+                                   block{thread, how.threads, at % how.lanes, sync}, &shared[at]});
         }
         pthread_attr_t small;
         pthread_attr_init(&small);
@@ -263,11 +259,8 @@ template <class SHARED, class KERNEL> class emulator
         pthread_attr_destroy(&small);
         for (pthread_barrier_t &barrier : between)
             pthread_barrier_destroy(&barrier);
-        for (emulated_block<SHARED> &s : shared) {
+        for (emulated_block<SHARED> &s : shared)
             pthread_barrier_destroy(&s.sync.all);
-            pthread_barrier_destroy(&s.sync.part[0]);
-            pthread_barrier_destroy(&s.sync.part[1]);
-        }
     }
 };
 

@@ -35,12 +35,20 @@ struct exchange_launch { /* of one rank; nothing if its lanes are 0 */
 inline void exchange_ready(exchange_launch *l, const cuda_view &view)
 {
     l->call.view = view;
+    l->call.teams = 1u << (view.rank + l->call.signature) % 3;
     l->pairs = l->may_pair && (l->form == FORM_WORDS || l->form == FORM_LINES) &&
                cuda_pair_of(&l->call, l->form == FORM_LINES, &l->pair);
 }
 
-template <class T>
-void exchange_kernel(const exchange_launch &l, block b, half h, exchange_memory *s)
+/* Now and then blocks take several lanes through slots, ranks not equally many. */
+inline uint32_t exchange_blocks(const exchange_launch &l)
+{
+    uint32_t lanes = l.call.what.lanes, luck = l.call.signature;
+    bool few = l.form == FORM_STREAM && lanes && luck % 4 == 0;
+    return few ? 1 + (l.call.view.rank * 5 + luck / 4) % lanes : lanes;
+}
+
+template <class T> void exchange_kernel(const exchange_launch &l, block b, exchange_memory *s)
 {
     if (l.pairs && l.form == FORM_WORDS)
         pair_flagged<T, op_sum, words_form>(b, l.pair);
@@ -51,23 +59,25 @@ void exchange_kernel(const exchange_launch &l, block b, half h, exchange_memory 
     else if (l.form == FORM_LINES)
         exchange_flagged<T, op_sum, lines_form>(b, l.call, &s->flagged);
     else
-        exchange_stream<T, op_sum>(b, h, l.call, &s->stream);
+        exchange_stream<T, op_sum, STREAM_UNROLL>(
+            b, stream_lanes_of(l.call, b.lane, exchange_blocks(l)), l.call, &s->stream);
 }
 
 /* One type of each size. */
-inline void exchange_run(const exchange_launch &l, block b, half h, exchange_memory *s)
+inline void exchange_run(const exchange_launch &l, block b, exchange_memory *s)
 {
-    uint32_t lanes = l.pairs ? base_max(l.pair.sends.lanes, l.pair.takes.lanes) : l.call.what.lanes;
+    uint32_t lanes =
+        l.pairs ? base_max(l.pair.sends.lanes, l.pair.takes.lanes) : exchange_blocks(l);
     if (b.lane >= lanes)
         return;
     if (l.type == CHOIR_UINT8)
-        exchange_kernel<type_uint8>(l, b, h, s);
+        exchange_kernel<type_uint8>(l, b, s);
     else if (l.type == CHOIR_BFLOAT16)
-        exchange_kernel<type_bfloat16>(l, b, h, s);
+        exchange_kernel<type_bfloat16>(l, b, s);
     else if (l.type == CHOIR_FLOAT32)
-        exchange_kernel<type_float32>(l, b, h, s);
+        exchange_kernel<type_float32>(l, b, s);
     else
-        exchange_kernel<type_float64>(l, b, h, s);
+        exchange_kernel<type_float64>(l, b, s);
 }
 
 enum scaled { SCALED_NOT, SCALED_DIVIDE_IN, SCALED_DIVIDE_OUT, SCALED_BY };

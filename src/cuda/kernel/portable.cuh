@@ -44,8 +44,9 @@ DEV void gather(const block &b, bool clerk)
     else
         asm volatile("bar.arrive 3, %0;" ::"r"(b.threads) : "memory");
 }
-/* One half of a block, `threads` of them from `base` on; numbered 1 and 2. */
-struct half {
+/* Some of a block's threads, in whole warps; teams are numbered from 1 to TEAMS. */
+#define TEAMS 8u
+struct team {
     uint32_t thread, threads, number;
 
     DEV void sync() const
@@ -188,9 +189,12 @@ DEV bool wide_agree(bool x)
 #define DEV_CALL inline
 #define UNROLL
 
-struct emulated { /* what the threads of a block share */
-    pthread_barrier_t all, part[2];
-    uint32_t some;
+#define TEAMS 8u
+struct emulated { /* what the threads of a block share; begins as zeros */
+    pthread_barrier_t all;
+    pthread_mutex_t lock; /* of what is of teams */
+    pthread_cond_t change;
+    uint32_t some, come[TEAMS], rounds[TEAMS];
 };
 struct block {
     uint32_t thread, threads, lane;
@@ -217,13 +221,23 @@ inline void gather(const block &b, bool)
 {
     b.sync();
 }
-struct half {
+struct team {
     uint32_t thread, threads, number;
     struct emulated *shared;
 
     void sync() const
     {
-        pthread_barrier_wait(&shared->part[number - 1]);
+        pthread_mutex_lock(&shared->lock);
+        uint32_t *come = &shared->come[number - 1], *rounds = &shared->rounds[number - 1];
+        uint32_t round = *rounds;
+        if (++*come == threads) {
+            *come = 0;
+            ++*rounds;
+            pthread_cond_broadcast(&shared->change);
+        }
+        while (*rounds == round)
+            pthread_cond_wait(&shared->change, &shared->lock);
+        pthread_mutex_unlock(&shared->lock);
     }
 };
 
@@ -336,4 +350,20 @@ DEV bool wide_agree(bool x)
 }
 
 #endif
+
+/* The team of a thread where each half of a block works in so many: first those of the one half, then those of the other. Number 0: none,
+ * what is left of the division. */
+DEV team team_of(const block &b, uint32_t teams)
+{
+    uint32_t part = b.threads / (2 * teams), own = b.thread / part;
+    team t = {};
+    t.thread = b.thread % part;
+    t.threads = part;
+    t.number = own < 2 * teams ? 1 + own : 0;
+#ifndef __CUDACC__
+    t.shared = b.shared;
+#endif
+    return t;
+}
+
 #endif

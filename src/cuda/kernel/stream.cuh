@@ -1,54 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * stream.cuh: exchanges of long messages (abi.h) through slots. One half of a lane's threads sends fragment after fragment, the other
- * receives and combines, so that both directions of every link are busy. In place, what is received is written
- * once the sending half has passed it.
- *
- * A fragment's slot is written again once the peer's counter `consumed` has passed it, DEPTH fragments later.
+ * stream.cuh: exchanges of long messages through slots (slots.cuh). One half of a block's threads sends fragment after fragment, the
+ * other receives and combines, so that both directions of every link are busy. In place, what is received is written once
+ * the sending team has passed it. Where all is aligned and nothing is computed, single threads with bulk copies do a half's work (bulk.cuh).
  */
 #ifndef CUDA_KERNEL_STREAM_CUH
 #define CUDA_KERNEL_STREAM_CUH
 
-#include "cuda/kernel/exchange.cuh"
+#include "cuda/kernel/slots.cuh"
 
 #define STREAM_UNROLL 4u /* pairs of words that a thread has on the way */
-
-struct stream_shared {
-    uint32_t sent[CUDA_RANKS], received[CUDA_RANKS], consumed[CUDA_RANKS];
-    uint32_t passed;      /* fragments of all messages sent; UINT32_MAX: all */
-    uint32_t given_up[2]; /* by a half; it alone reads and writes it between its syncs */
-};
-
-struct span {
-    uint64_t from, bytes; /* of the message's piece */
-    bool there;
-};
-/* Fragment f of a piece; an empty message is one empty fragment. */
-DEV span fragment_of(uint64_t bytes, uint64_t f)
-{
-    uint64_t from = f * CUDA_SLOT_BYTES;
-    if (from >= bytes)
-        return span{0, 0, !bytes && !f};
-    return span{from, bytes - from < CUDA_SLOT_BYTES ? bytes - from : CUDA_SLOT_BYTES, true};
-}
-
-DEV uint64_t fragments_of(uint64_t bytes)
-{
-    return bytes ? (bytes + CUDA_SLOT_BYTES - 1) / CUDA_SLOT_BYTES : 1;
-}
-
-/* The fragments of a lane's largest part among n messages (cuda_send) or results (cuda_result). */
-template <class M> DEV uint64_t most_fragments(const M *m, uint32_t n, uint32_t lane, uint32_t elem)
-{
-    uint64_t most = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (lane >= m[i].lanes)
-            continue;
-        uint64_t f = fragments_of(piece_of(m[i].len, lane, m[i].lanes).count * elem);
-        most = f > most ? f : most;
-    }
-    return most;
-}
+#define STREAM_MOVES 8u  /* in a kernel that keeps no sums */
 
 /* K pairs of a local input, `step` bytes apart. K > 1: whole and aligned. */
 template <class T, uint32_t K>
@@ -65,40 +27,18 @@ DEV void input_pairs(const cuda_exchange_call &c, line16 *x, const uint8_t *from
         x[k] = line16{input_scaled<T>(c.adjust, x[k].a), input_scaled<T>(c.adjust, x[k].b)};
 }
 
-DEV uint8_t *slot_of(const cuda_view &v, uint32_t owner, uint32_t from, uint32_t lane,
-                     uint32_t number)
-{
-    return v.mailbox[owner] + CUDA_SLOT_AT(v.ranks, from, lane) +
-           number % CUDA_DEPTH * CUDA_SLOT_BYTES;
-}
-
 /* --- the sending half ------------------------------------------------------------------------------- */
 
-/* Thread 0. */
-DEV bool stream_credit(const cuda_view &v, stream_shared *s, uint32_t peer, uint32_t lane)
-{
-    const cuda_post *post = post_of(v, v.rank, peer, lane);
-    patience w = {};
-    while ((int32_t)(s->sent[peer] - s->consumed[peer]) >= (int32_t)CUDA_DEPTH) {
-        s->consumed[peer] = (uint32_t)load_acquire(&post->consumed);
-        if ((int32_t)(s->sent[peer] - s->consumed[peer]) >= (int32_t)CUDA_DEPTH &&
-            !wait_on(v.guard, w, peer, lane, s->sent[peer]))
-            return false;
-    }
-    return true;
-}
-
-template <class T>
-DEV void stream_copy_in(half h, const cuda_exchange_call &c, uint8_t *to, const uint8_t *from,
+template <class T, uint32_t K>
+DEV void stream_copy_in(team h, const cuda_exchange_call &c, uint8_t *to, const uint8_t *from,
                         uint64_t bytes)
 {
     uint64_t step = 16ull * h.threads, at = 16ull * h.thread;
-    line16 x[STREAM_UNROLL];
-    for (; aligned(from) && at + (STREAM_UNROLL - 1) * step + 16 <= bytes;
-         at += STREAM_UNROLL * step) {
-        input_pairs<T, STREAM_UNROLL>(c, x, from + at, step, bytes - at);
+    line16 x[K];
+    for (; aligned(from) && at + (K - 1) * step + 16 <= bytes; at += K * step) {
+        input_pairs<T, K>(c, x, from + at, step, bytes - at);
         UNROLL
-        for (uint32_t k = 0; k < STREAM_UNROLL; k++)
+        for (uint32_t k = 0; k < K; k++)
             store_data((line16 *)(to + at + k * step), x[k]);
     }
     for (; at < bytes; at += step) {
@@ -107,81 +47,45 @@ DEV void stream_copy_in(half h, const cuda_exchange_call &c, uint8_t *to, const 
     }
 }
 
-template <class T>
-DEV void stream_send(half h, block b, const cuda_exchange_call &c, stream_shared *s)
+template <class T, uint32_t K>
+DEV void stream_send(team h, stream_lanes lanes, const cuda_exchange_call &c, stream_shared *s)
 {
-    uint64_t fragments = most_fragments(c.what.send, c.what.sends, b.lane, c.elem);
-    for (uint64_t f = 0; f < fragments; f++) {
-        for (uint32_t i = 0; i < c.what.sends; i++) {
-            const cuda_send &m = c.what.send[i];
-            if (b.lane >= m.lanes)
-                continue;
-            range r = piece_of(m.len, b.lane, m.lanes);
-            span part = fragment_of(r.count * c.elem, f);
-            if (!part.there)
-                continue;
-            if (!h.thread && !stream_credit(c.view, s, m.peer, b.lane))
-                shared_store(&s->given_up[0], 1);
-            h.sync();
-            if (shared_load(&s->given_up[0]))
-                return;
-            uint32_t number = s->sent[m.peer];
-            stream_copy_in<T>(h, c, slot_of(c.view, m.peer, c.view.rank, b.lane, number),
-                              c.in + (m.off + r.from) * c.elem + part.from, part.bytes);
-            h.sync();
-            if (!h.thread) { /* pairs with load_acquire in stream_await */
-                fence_system();
-                cuda_post *post = post_of(c.view, m.peer, c.view.rank, b.lane);
-                store_relaxed(&post->arrived[number % CUDA_DEPTH],
-                              (uint64_t)(number + 1) << 32 | c.signature);
-                s->sent[m.peer] = number + 1;
-            }
+    stream_walk<cuda_send> walk(c.what.send, c.what.sends, c.elem, lanes);
+    stream_item<cuda_send> x;
+    stream_passing passing = {};
+    while (walk.next(x)) {
+        const cuda_send &m = *x.m;
+        stream_counts &n = s->lane[x.index];
+        if (!h.thread) {
+            stream_pass(s, passing, x.index, x.f);
+            if (!stream_credit(c.view, n, m.peer, x.lane))
+                shared_store(&s->given_up[h.number], 1);
         }
-        if (!h.thread)
-            shared_store(&s->passed, (uint32_t)f + 1);
+        h.sync();
+        if (shared_load(&s->given_up[h.number]))
+            return;
+        uint32_t number = n.sent[m.peer];
+        stream_copy_in<T, K>(h, c, slot_of(c.view, m.peer, c.view.rank, x.lane, number),
+                             c.in + (m.off + x.piece.from) * c.elem + x.part.from, x.part.bytes);
+        h.sync();
+        if (!h.thread) { /* pairs with load_acquire in stream_come */
+            fence_system();
+            cuda_post *post = post_of(c.view, m.peer, c.view.rank, x.lane);
+            store_relaxed(&post->arrived[number % CUDA_DEPTH],
+                          (uint64_t)(number + 1) << 32 | c.signature);
+            n.sent[m.peer] = number + 1;
+        }
     }
     if (!h.thread)
-        shared_store(&s->passed, UINT32_MAX);
+        stream_pass_all(s, lanes);
 }
 
 /* --- the receiving half ------------------------------------------------------------------------------ */
 
-/* Thread 0: the next fragment of every source has come, and what it is written over has been sent. */
-DEV bool stream_await(const cuda_exchange_call &c, stream_shared *s, const cuda_result &result,
-                      uint32_t lane, uint64_t f)
-{
-    const cuda_view &v = c.view;
-    for (uint32_t n = 0; n < result.count; n++) {
-        uint32_t peer = c.what.source[result.first + n].peer;
-        if (peer == CUDA_LOCAL)
-            continue;
-        uint32_t number = s->received[peer];
-        const uint64_t *arrived = &post_of(v, v.rank, peer, lane)->arrived[number % CUDA_DEPTH];
-        uint64_t seen;
-        patience w = {};
-        while ((uint32_t)((seen = load_acquire(arrived)) >> 32) != number + 1)
-            if (!wait_on(v.guard, w, peer, lane, number) ||
-                (wait_looked(w) &&
-                 other_call(v.guard, post_of(v, v.rank, peer, lane), WAY_SLOTS, peer, lane, number,
-                            count_of(v, peer, lane)->ll_received, c.signature)))
-                return false;
-        if ((uint32_t)seen != c.signature) {
-            fault(v.guard, CUDA_FAULT_SIGNATURE, peer, lane, number, (uint32_t)seen, c.signature);
-            return false;
-        }
-    }
-    /* The sending half has patience of its own, and knows whom it waits for. */
-    for (uint32_t spins = 1; c.in_place && shared_load(&s->passed) <= f; spins++) {
-        relax();
-        if (!(spins % PATIENCE_SPINS) && load_relaxed(&v.guard.state->poison))
-            return false;
-    }
-    return true;
-}
-
 /* A fragment of a result. */
 struct stream_part {
     const cuda_source *source;
+    const stream_counts *n;
     uint32_t sources, lane;
     uint8_t *to;
     uint64_t from, bytes; /* from: where it begins in a local source's part, in bytes */
@@ -189,8 +93,8 @@ struct stream_part {
 
 /* K pairs of source n, `step` bytes apart, from byte `at` of the fragment on. K > 1: whole and aligned, here and below. */
 template <class T, uint32_t K>
-DEV void stream_load(const cuda_exchange_call &c, const stream_shared *s, const stream_part &p,
-                     uint32_t n, uint64_t at, uint64_t step, line16 *x)
+DEV void stream_load(const cuda_exchange_call &c, const stream_part &p, uint32_t n, uint64_t at,
+                     uint64_t step, line16 *x)
 {
     const cuda_source &source = p.source[n];
     if (source.peer == CUDA_LOCAL) {
@@ -198,7 +102,7 @@ DEV void stream_load(const cuda_exchange_call &c, const stream_shared *s, const 
         return;
     }
     const uint8_t *slot =
-        slot_of(c.view, c.view.rank, source.peer, p.lane, s->received[source.peer]);
+        slot_of(c.view, c.view.rank, source.peer, p.lane, p.n->received[source.peer]);
     UNROLL
     for (uint32_t k = 0; k < K; k++)
         x[k] = load_data((const line16 *)(slot + at + k * step));
@@ -221,14 +125,13 @@ DEV void stream_store(const cuda_exchange_call &c, const stream_part &p, uint64_
 }
 
 template <class T, class OP, uint32_t K>
-DEV void stream_pairs(const cuda_exchange_call &c, const stream_shared *s, const stream_part &p,
-                      uint64_t at, uint64_t step)
+DEV void stream_pairs(const cuda_exchange_call &c, const stream_part &p, uint64_t at, uint64_t step)
 {
     accumulator<T, OP> sum[K][2];
     line16 x[K];
     uint32_t n = 0;
     do { /* at least one source */
-        stream_load<T, K>(c, s, p, n, at, step, x);
+        stream_load<T, K>(c, p, n, at, step, x);
         UNROLL
         for (uint32_t k = 0; k < K; k++) {
             n ? sum[k][0].add(x[k].a) : sum[k][0].start(x[k].a);
@@ -243,21 +146,23 @@ DEV void stream_pairs(const cuda_exchange_call &c, const stream_shared *s, const
 
 /* One source: no sums to keep. */
 template <class T, uint32_t K>
-DEV void stream_copy_out(const cuda_exchange_call &c, const stream_shared *s, const stream_part &p,
-                         uint64_t at, uint64_t step)
+DEV void stream_copy_out(const cuda_exchange_call &c, const stream_part &p, uint64_t at,
+                         uint64_t step)
 {
     line16 x[K];
-    stream_load<T, K>(c, s, p, 0, at, step, x);
+    stream_load<T, K>(c, p, 0, at, step, x);
     stream_store<T, K>(c, p, at, step, x);
 }
 
-template <class T, class OP>
-DEV void stream_combine(half h, block b, const cuda_exchange_call &c, const stream_shared *s,
-                        const cuda_result &result, uint64_t piece_from, span part)
+template <class T, class OP, uint32_t MOVES>
+DEV void stream_combine(team h, const cuda_exchange_call &c, const stream_shared *s,
+                        const stream_item<cuda_result> &x)
 {
     constexpr uint32_t K = sizeof(accumulator<T, OP>) > 24 ? 2 : STREAM_UNROLL; /* registers */
-    stream_part p = {&c.what.source[result.first],    result.count, b.lane, NULL,
-                     piece_from * c.elem + part.from, part.bytes};
+    const cuda_result &result = *x.m;
+    stream_part p = {
+        &c.what.source[result.first],        &s->lane[x.index], result.count, x.lane, NULL,
+        x.piece.from * c.elem + x.part.from, x.part.bytes};
     p.to = c.out + result.off * c.elem + p.from;
     bool wide = aligned(p.to);
     for (uint32_t n = 0; n < p.sources; n++)
@@ -265,79 +170,67 @@ DEV void stream_combine(half h, block b, const cuda_exchange_call &c, const stre
                         aligned(c.in + p.source[n].off * c.elem + p.from));
     uint64_t step = 16ull * h.threads, at = 16ull * h.thread;
     if (p.sources == 1) {
-        for (; wide && at + (STREAM_UNROLL - 1) * step + 16 <= p.bytes; at += STREAM_UNROLL * step)
-            stream_copy_out<T, STREAM_UNROLL>(c, s, p, at, step);
+        for (; wide && at + (MOVES - 1) * step + 16 <= p.bytes; at += MOVES * step)
+            stream_copy_out<T, MOVES>(c, p, at, step);
         for (; at < p.bytes; at += step)
-            stream_copy_out<T, 1>(c, s, p, at, step);
+            stream_copy_out<T, 1>(c, p, at, step);
         return;
     }
     for (; wide && at + (K - 1) * step + 16 <= p.bytes; at += K * step)
-        stream_pairs<T, OP, K>(c, s, p, at, step);
+        stream_pairs<T, OP, K>(c, p, at, step);
     for (; at < p.bytes; at += step)
-        stream_pairs<T, OP, 1>(c, s, p, at, step);
+        stream_pairs<T, OP, 1>(c, p, at, step);
 }
 
-template <class T, class OP>
-DEV void stream_receive(half h, block b, const cuda_exchange_call &c, stream_shared *s)
+template <class T, class OP, uint32_t K>
+DEV void stream_receive(team h, stream_lanes lanes, const cuda_exchange_call &c, stream_shared *s)
 {
-    uint64_t fragments = most_fragments(c.what.result, c.what.results, b.lane, c.elem);
-    for (uint64_t f = 0; f < fragments; f++) {
-        for (uint32_t i = 0; i < c.what.results; i++) {
-            const cuda_result &m = c.what.result[i];
-            if (b.lane >= m.lanes || onto_itself(c, m))
+    stream_walk<cuda_result> walk(c.what.result, c.what.results, c.elem, lanes);
+    stream_item<cuda_result> x;
+    while (walk.next(x)) {
+        if (onto_itself(c, *x.m))
+            continue;
+        if (!h.thread && !stream_await(c, s, x))
+            shared_store(&s->given_up[h.number], 1);
+        h.sync();
+        if (shared_load(&s->given_up[h.number]))
+            return;
+        stream_combine<T, OP, K>(h, c, s, x);
+        h.sync();
+        for (uint32_t n = 0; n < x.m->count && !h.thread; n++) {
+            uint32_t peer = c.what.source[x.m->first + n].peer;
+            if (peer == CUDA_LOCAL)
                 continue;
-            range r = piece_of(m.len, b.lane, m.lanes);
-            span part = fragment_of(r.count * c.elem, f);
-            if (!part.there)
-                continue;
-            if (!h.thread && !stream_await(c, s, m, b.lane, f))
-                shared_store(&s->given_up[1], 1);
-            h.sync();
-            if (shared_load(&s->given_up[1]))
-                return;
-            stream_combine<T, OP>(h, b, c, s, m, r.from, part);
-            h.sync();
-            for (uint32_t n = 0; n < m.count && !h.thread; n++) {
-                uint32_t peer = c.what.source[m.first + n].peer;
-                if (peer == CUDA_LOCAL)
-                    continue;
-                s->received[peer]++;
-                store_relaxed(&post_of(c.view, peer, c.view.rank, b.lane)->consumed,
-                              (uint64_t)s->received[peer]);
-            }
+            uint32_t number = ++s->lane[x.index].received[peer];
+            store_relaxed(&post_of(c.view, peer, c.view.rank, x.lane)->consumed, (uint64_t)number);
         }
     }
 }
 
-/* --- a lane -------------------------------------------------------------------------------------------- */
+/* --- a block ------------------------------------------------------------------------------------------------- */
 
-template <class T, class OP>
-DEV void exchange_stream(block b, half h, const cuda_exchange_call &c, stream_shared *s)
+/* The block's lanes are shared out among the teams of each half. K: pairs of words that a thread of mere movement has on the way. */
+template <class T, class OP, uint32_t K>
+DEV void exchange_stream(block b, stream_lanes lanes, const cuda_exchange_call &c, stream_shared *s)
 {
-    bool poisoned = !b.thread && load_relaxed(&c.view.guard.state->poison);
-    if (!b.thread)
-        s->passed = s->given_up[0] = s->given_up[1] = 0;
-    for (uint32_t p = b.thread; p < c.view.ranks; p += b.threads) {
-        const cuda_count *n = count_of(c.view, p, b.lane);
-        s->sent[p] = n->sent;
-        s->received[p] = n->received;
-        s->consumed[p] = n->consumed;
-    }
+    uint32_t teams = c.teams < b.threads / 2 ? c.teams : b.threads / 2;
+    team h = team_of(b, teams);
+    bool poisoned = !b.thread && load_relaxed(&c.view.guard.state->poison), stopped = false;
+    for (uint32_t i = b.thread; i <= TEAMS; i += b.threads)
+        s->given_up[i] = 0;
+    stream_counts_load(b, c.view, lanes, s);
     if (b.any(poisoned))
         return;
-    if (h.number == 1)
-        stream_send<T>(h, b, c, s);
-    else
-        stream_receive<T, OP>(h, b, c, s);
+    stream_lanes own = stream_lanes_part(lanes, (h.number - 1) % teams, teams);
+    if (h.number && h.number <= teams)
+        stream_send<T, K>(h, own, c, s);
+    else if (h.number)
+        stream_receive<T, OP, K>(h, own, c, s);
     b.sync();
-    if (shared_load(&s->given_up[0]) || shared_load(&s->given_up[1]))
-        return;
-    for (uint32_t p = b.thread; p < c.view.ranks; p += b.threads) {
-        cuda_count *n = count_of(c.view, p, b.lane);
-        n->sent = s->sent[p];
-        n->received = s->received[p];
-        n->consumed = s->consumed[p];
-    }
+    for (uint32_t i = 1; i <= TEAMS; i++)
+        stopped |= shared_load(&s->given_up[i]) != 0;
+    if (!stopped)
+        stream_counts_store(b, c.view, lanes, s);
 }
 
 #endif
