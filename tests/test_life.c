@@ -5,6 +5,7 @@
  */
 #include "choir.h"
 #include "tests/lib/test.h"
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -199,6 +200,40 @@ static void abort_and_revoke(void)
     }
 }
 
+/* Rank 1 never comes: who aborts does not wait for it, wherever the creation is. */
+static void *abort_soon(void *c)
+{
+    sleep_ms(50);
+    CHECK_OK(choir_comm_abort(c));
+    return NULL;
+}
+
+static void abort_creation(void)
+{
+    struct choir_config config = CHOIR_CONFIG_INIT;
+    struct choir_error e = {.bytes = sizeof(e)};
+    choir_comm *c;
+    pthread_t thread;
+    config.blocking = 0;
+    CHECK_OK(choir_id_create(&id));
+    CHECK_EQ(choir_comm_create(&id, 0, 2, &config, &c), CHOIR_IN_PROGRESS);
+    CHECK_OK(choir_comm_abort(c));
+    for (int i = 0; choir_comm_status(c) == CHOIR_IN_PROGRESS && i < 20000; i++)
+        sleep_ms(1);
+    CHECK_EQ(choir_comm_status(c), CHOIR_ERR_ABORTED);
+    CHECK_OK(choir_comm_last_error(c, &e));
+    CHECK(strstr(e.text, "aborted"));
+    CHECK_OK(choir_comm_destroy(c));
+    /* In a group, the handle is there before its end. */
+    CHECK_OK(choir_id_create(&id));
+    CHECK_OK(choir_group_start());
+    CHECK_OK(choir_comm_create(&id, 0, 2, NULL, &c));
+    CHECK_EQ(pthread_create(&thread, NULL, abort_soon, c), 0);
+    CHECK_EQ(choir_group_end(), CHOIR_ERR_ABORTED);
+    pthread_join(thread, NULL);
+    CHECK_OK(choir_comm_destroy(c));
+}
+
 static void fork_rank(int rank, int size, void *arg)
 {
     (void)arg;
@@ -273,4 +308,4 @@ static void windows(void)
 }
 
 TEST_MAIN(TEST(one_thread), TEST(nonblocking), TEST(death), TEST(grow), TEST(abort_and_revoke),
-          TEST(forks), TEST(windows))
+          TEST(forks), TEST(windows), TEST(abort_creation))

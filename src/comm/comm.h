@@ -146,6 +146,7 @@ struct choir_comm {
     uint32_t generation; /* of the process that made it: a fork's child has another */
     struct host_comm host;
     _Atomic uint32_t state;
+    _Atomic bool aborted; /* while it is made, who makes it looks there */
     struct choir_config config;
     char name[64];
     uint64_t timeout_ns;
@@ -243,6 +244,7 @@ enum choir_status derive_all(struct choir_comm *c);
 /* life.c, creation.c */
 struct choir_comm *comm_alloc(const struct choir_config *config, enum choir_status *status);
 void comm_free(struct choir_comm *c);
+void comm_break_aborted(struct choir_comm *c);
 enum choir_status comm_check(const struct choir_comm *c); /* a live handle of this process */
 /* Begins creation from an id, or from members already known (children). */
 enum choir_status creation_start_id(struct choir_comm *c, const struct choir_id *id, uint32_t rank,

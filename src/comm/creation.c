@@ -229,15 +229,25 @@ static enum choir_status too_late(struct choir_comm *c)
         "rank %u waited too long in %s%s", c->host.rank, where[c->creation->stage], whom);
 }
 
-enum choir_status creation_advance(struct choir_comm *c)
+/* What ends it from outside; CHOIR_IN_PROGRESS: nothing. */
+static enum choir_status heard(struct choir_comm *c)
 {
     struct creation *x = c->creation;
-    enum choir_status st = CHOIR_IN_PROGRESS;
     struct host_comm *h = x->stage == STAGE_SPLIT ? &x->parent->host : &c->host;
     if ((c->host_open || h != &c->host) && atomic_load(&h->broken)) {
         *base_error_thread() = h->error;
-        st = (enum choir_status)atomic_load(&h->broken);
+        return (enum choir_status)atomic_load(&h->broken);
     }
+    if (atomic_load(&c->aborted))
+        return base_fail(CHOIR_ERR_ABORTED, "destroy the communicator",
+                         "rank %u aborted the communicator while it was being made", c->host.rank);
+    return CHOIR_IN_PROGRESS;
+}
+
+enum choir_status creation_advance(struct choir_comm *c)
+{
+    struct creation *x = c->creation;
+    enum choir_status st = heard(c);
     for (enum stage was = STAGE_DONE; st == CHOIR_IN_PROGRESS && was != x->stage;) {
         was = x->stage;
         st = was == STAGE_JOIN    ? stage_join(c)
@@ -260,6 +270,8 @@ enum choir_status creation_advance(struct choir_comm *c)
         if (c->host_open && profile_on(CHOIR_PROFILE_COMM))
             observe_comm(c);
         atomic_store(&c->state, COMM_READY);
+        if (c->host_open && atomic_load(&c->aborted))
+            comm_break_aborted(c);
         return st;
     }
     device_landed(c); /* other creations need not wait until it is destroyed */

@@ -203,7 +203,7 @@ enum choir_status choir_comm_destroy(choir_comm *c)
     if (c->host_open && atomic_load(&c->state) != COMM_CREATING)
         choir_comm_finalize(c);
     else if (c->host_open)
-        choir_comm_abort(c);
+        comm_break_aborted(c);
     watch_close(c); /* a verdict goes before the goodbye */
     if (c->host_open)
         watch_say_bye(c, COMM_DESTROYED);
@@ -211,16 +211,23 @@ enum choir_status choir_comm_destroy(choir_comm *c)
     return CHOIR_OK;
 }
 
+void comm_break_aborted(struct choir_comm *c)
+{
+    host_comm_break(&c->host, CHOIR_ERR_ABORTED,
+                    &(struct base_error_at){(int)c->host.rank, -1, 0, 0, NULL},
+                    "destroy the communicator; choir_comm_shrink makes one of the others",
+                    "rank %u aborted the communicator", c->host.rank);
+}
+
+/* One that is being made belongs to whoever makes it, who looks at the mark before each step and once it is ready. */
 enum choir_status choir_comm_abort(choir_comm *c)
 {
     enum choir_status st = comm_check(c);
     if (st != CHOIR_OK)
         return st;
-    if (c->host_open)
-        host_comm_break(&c->host, CHOIR_ERR_ABORTED,
-                        &(struct base_error_at){(int)c->host.rank, -1, 0, 0, NULL},
-                        "destroy the communicator; choir_comm_shrink makes one of the others",
-                        "rank %u aborted the communicator", c->host.rank);
+    atomic_store(&c->aborted, true);
+    if (atomic_load(&c->state) != COMM_CREATING && c->host_open)
+        comm_break_aborted(c);
     return CHOIR_OK;
 }
 
