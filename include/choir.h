@@ -402,9 +402,9 @@ CHOIR_API enum choir_status choir_comm_create_auto(const struct choir_config *co
 #define CHOIR_COLOR_NONE (-1)
 /*
  * Makes a communicator of the ranks that give the same color.
- * comm: the parent, stays usable. color: >= 0, or CHOIR_COLOR_NONE to take no part: *child becomes NULL.
- *   key: the child's ranks are in order of key, then of rank in the parent. config: NULL: the parent's.
- *   child: receives the handle.
+ * comm: the parent, stays usable; may have been revoked, where all its ranks live. color: >= 0, or
+ *   CHOIR_COLOR_NONE to take no part: *child becomes NULL. key: the child's ranks are in order of key, then
+ *   of rank in the parent. config: NULL: the parent's. child: receives the handle.
  * Ordering: collective. Threads: one.
  * Errors: of an operation; CHOIR_ERR_ARGUMENT config, or color is below CHOIR_COLOR_NONE; as
  *   choir_comm_create, without a rendezvous.

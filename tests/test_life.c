@@ -162,6 +162,36 @@ static void grow(void)
     test_processes(4, grow_rank, NULL);
 }
 
+/* With a rank of no colour; twice; without blocking. An aborted one makes none. */
+static void split_revoked(choir_comm *c, int rank, int size)
+{
+    struct choir_config config = CHOIR_CONFIG_INIT;
+    choir_comm *part = c;
+    int place, last = rank == size - 1;
+    CHECK_OK(choir_comm_split(c, last ? CHOIR_COLOR_NONE : 3, -rank, NULL, &part));
+    if (last) {
+        CHECK(part == NULL);
+    } else {
+        CHECK_OK(choir_comm_rank(part, &place));
+        CHECK_EQ(place, size - 2 - rank);
+        sum_check(part, size - 1);
+        CHECK_OK(choir_comm_destroy(part));
+    }
+    config.blocking = 0;
+    enum choir_status st = choir_comm_split(c, rank % 2, 0, &config, &part);
+    for (int i = 0; st == CHOIR_IN_PROGRESS && i < 20000; i++, sleep_ms(1))
+        st = choir_comm_status(part);
+    CHECK_EQ(st, CHOIR_OK);
+    sum_check(part, (size + 1 - rank % 2) / 2);
+    CHECK_OK(choir_comm_destroy(part));
+    CHECK_OK(choir_comm_split(c, rank, 0, NULL, &part));
+    CHECK_OK(choir_comm_abort(part));
+    choir_comm *none = c;
+    CHECK_EQ(choir_comm_split(part, 0, 0, NULL, &none), CHOIR_ERR_ABORTED);
+    CHECK_OK(choir_comm_destroy(part));
+    CHECK_EQ(choir_comm_status(c), CHOIR_ERR_REVOKED);
+}
+
 /* One rank aborts while the others wait for it: all get out with an error that names it. */
 static void abort_rank(int rank, int size, void *arg)
 {
@@ -185,6 +215,7 @@ static void abort_rank(int rank, int size, void *arg)
         CHECK_OK(choir_comm_shrink(c, NULL, 0, NULL, &again));
         sum_check(again, size);
         CHECK_OK(choir_comm_destroy(again));
+        split_revoked(c, rank, size);
     }
     sleep_ms(100); /* stay until all have heard: a death would be another verdict */
     CHECK_OK(choir_comm_destroy(c));

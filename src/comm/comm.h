@@ -147,6 +147,7 @@ struct choir_comm {
     struct host_comm host;
     _Atomic uint32_t state;
     _Atomic bool aborted; /* while it is made, who makes it looks there */
+    _Atomic bool revoked; /* by this rank, whatever broke it before */
     struct choir_config config;
     char name[64];
     uint64_t timeout_ns;
@@ -155,6 +156,7 @@ struct choir_comm {
     struct comm_tree tree;
     struct creation *creation;
     uint32_t children, shrinks; /* made of it */
+    uint32_t splits;            /* of it, revoked */
     struct choir_layout *layout;
     struct plan_cluster cluster;
     struct plan_table *table;
@@ -255,8 +257,11 @@ enum choir_status creation_start_members(struct choir_comm *c, uint64_t key, uin
 enum choir_status creation_advance(struct choir_comm *c);
 /* Blocks (or hands over to the service thread or the open group), as the communicator's config says. */
 enum choir_status creation_finish(struct choir_comm *c, struct choir_comm **out);
-/* A child begun by split; its parent's tree carries the colours. */
-enum choir_status creation_start_split(struct choir_comm *c, struct choir_comm *parent, int color);
+/* A child begun by split; its parent's tree carries the colours. own: the parent is there for nothing else, and goes with it. */
+enum choir_status creation_start_split(struct choir_comm *c, struct choir_comm *parent, bool own,
+                                       int color);
+/* Frames and verdicts of its ranks reach it from here on; its host has key, rank, size and members. */
+enum choir_status creation_open_host(struct choir_comm *c);
 /* After success: a rank of no colour has no child. */
 void creation_settle(struct choir_comm *c, struct choir_comm **out);
 struct split_result {

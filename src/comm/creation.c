@@ -35,6 +35,7 @@ struct creation {
     bool driven;
     struct host_card *card;
     struct choir_comm *parent; /* of a split */
+    bool own_parent;           /* it carries the colours, no more */
     int color;
 };
 struct agreement { /* what must be equal on all ranks; a rank's card follows if it has a GPU */
@@ -54,7 +55,7 @@ static enum choir_status set_member(struct choir_comm *c, uint32_t rank, const v
     return CHOIR_OK;
 }
 
-static enum choir_status open_host(struct choir_comm *c)
+enum choir_status creation_open_host(struct choir_comm *c)
 {
     c->host.control = watch_control;
     c->host.broke = watch_broke;
@@ -91,7 +92,7 @@ static enum choir_status stage_join(struct choir_comm *c)
     if (st == CHOIR_OK)
         st = set_member(c, c->host.rank, c->creation->card, c->creation->card->bytes);
     if (st == CHOIR_OK)
-        st = open_host(c);
+        st = creation_open_host(c);
     if (st == CHOIR_OK)
         st = tree_start(c, c->creation->card, c->creation->card->bytes);
     c->creation->stage = STAGE_CARDS;
@@ -141,7 +142,7 @@ static enum choir_status stage_split(struct choir_comm *c)
     c->host.size = r.size;
     c->host.member = r.members;
     c->creation->stage = STAGE_OPEN;
-    st = open_host(c);
+    st = creation_open_host(c);
     return st == CHOIR_OK ? CHOIR_IN_PROGRESS : st;
 }
 
@@ -316,18 +317,34 @@ enum choir_status creation_start_id(struct choir_comm *c, const struct choir_id 
                            c->creation->deadline_ns, &c->creation->join);
 }
 
-enum choir_status creation_start_split(struct choir_comm *c, struct choir_comm *parent, int color)
+enum choir_status creation_start_split(struct choir_comm *c, struct choir_comm *parent, bool own,
+                                       int color)
 {
     enum choir_status st = begin(c, 0, 1, STAGE_SPLIT);
     free(c->host.member); /* known once the colours are */
     c->host.member = NULL;
-    if (st == CHOIR_OK)
-        c->creation->parent = parent, c->creation->color = color;
+    if (c->creation)
+        c->creation->parent = parent, c->creation->own_parent = own, c->creation->color = color;
+    else if (own)
+        choir_comm_destroy(parent);
     return st;
+}
+
+/* Not before the wait for its bell is over. Who still waits in it for this rank hears that nothing comes. */
+static void end_own_parent(struct choir_comm *c)
+{
+    struct creation *x = c->creation;
+    if (!x->own_parent)
+        return;
+    x->own_parent = false;
+    if (atomic_load(&c->state) != COMM_READY)
+        choir_comm_abort(x->parent);
+    choir_comm_destroy(x->parent);
 }
 
 void creation_settle(struct choir_comm *c, struct choir_comm **out)
 {
+    end_own_parent(c);
     if (c->host_open)
         return;
     comm_free(c);
@@ -341,7 +358,7 @@ enum choir_status creation_start_members(struct choir_comm *c, uint64_t key, uin
     c->host.member = members;
     enum choir_status st = begin(c, rank, size, STAGE_OPEN);
     if (st == CHOIR_OK)
-        st = open_host(c);
+        st = creation_open_host(c);
     if (st != CHOIR_OK)
         return st;
     st = stage_open(c);
@@ -351,8 +368,8 @@ enum choir_status creation_start_members(struct choir_comm *c, uint64_t key, uin
 static void drive(void *arg)
 {
     struct choir_comm *c = arg;
-    if (atomic_load(&c->state) == COMM_CREATING)
-        creation_advance(c);
+    if (atomic_load(&c->state) == COMM_CREATING && creation_advance(c) != CHOIR_IN_PROGRESS)
+        end_own_parent(c);
 }
 
 /* The rendezvous rings no bell. */
@@ -401,6 +418,7 @@ void creation_free(struct choir_comm *c)
         service_timer_remove(&x->timer);
     if (x->join)
         boot_join_cancel(x->join);
+    end_own_parent(c);
     free(x->card);
     free(x);
     c->creation = NULL;

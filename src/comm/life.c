@@ -239,9 +239,10 @@ enum choir_status choir_comm_revoke(choir_comm *c)
     if (atomic_load(&c->state) == COMM_CREATING)
         return base_fail(CHOIR_ERR_STATE, "wait until choir_comm_status is CHOIR_OK",
                          "comm is being created");
+    atomic_store(&c->revoked, true);
     host_comm_break(&c->host, CHOIR_ERR_REVOKED,
                     &(struct base_error_at){(int)c->host.rank, -1, 0, 0, NULL},
-                    "choir_comm_shrink makes a working communicator of the survivors",
+                    "choir_comm_shrink and choir_comm_split make working ones of the survivors",
                     "rank %u revoked the communicator", c->host.rank);
     return CHOIR_OK;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * split.c: communicators made from others. A child inherits its members' addresses, so it needs no rendezvous: split asks the
- * parent's tree for colours and keys, shrink is told who is left. Growing takes an id, since newcomers know nothing else.
+ * parent's tree for colours and keys, or, where that was revoked, a fresh one's; shrink is told who is left. Growing takes an id,
+ * since newcomers know nothing else.
  */
 #include "base/knob.h"
 #include "comm/comm.h"
@@ -21,6 +22,11 @@ static int by_key(const void *a, const void *b)
     return x->rank < y->rank ? -1 : x->rank > y->rank;
 }
 
+static bool was_revoked(struct choir_comm *c)
+{
+    return atomic_load(&c->revoked) || atomic_load(&c->host.broken) == CHOIR_ERR_REVOKED;
+}
+
 static enum choir_status check_parent(struct choir_comm *c, struct choir_comm **child, bool alive)
 {
     enum choir_status st = comm_check(c);
@@ -32,7 +38,7 @@ static enum choir_status check_parent(struct choir_comm *c, struct choir_comm **
         return comm_fail(c, CHOIR_ERR_STATE, "wait until choir_comm_status is CHOIR_OK",
                          "comm is not ready");
     st = (enum choir_status)atomic_load(&c->host.broken);
-    if (alive && st != CHOIR_OK)
+    if (alive && st != CHOIR_OK && !was_revoked(c))
         return comm_fail(c, st, "choir_comm_shrink makes a working communicator of the survivors",
                          "comm has failed");
     return CHOIR_OK;
@@ -68,6 +74,34 @@ static enum choir_status finish_child(struct choir_comm *c, struct choir_comm **
     return st;
 }
 
+/* The same ranks once more, with a tree to agree in and no more. */
+static enum choir_status make_tree(struct choir_comm *comm, struct choir_comm **tree)
+{
+    enum choir_status st;
+    uint32_t n = comm->host.size;
+    struct choir_comm *c = make_child(comm, NULL, &st);
+    if (!c)
+        return st;
+    uint64_t name[] = {comm->host.key, comm->splits++};
+    c->host.key = base_hash(name, sizeof(name), 6);
+    c->host.rank = comm->host.rank;
+    c->host.size = n;
+    c->host.member = malloc(n * sizeof(*c->host.member));
+    if (c->host.member) {
+        memcpy(c->host.member, comm->host.member, n * sizeof(*c->host.member));
+        st = creation_open_host(c);
+    } else {
+        st = base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for %u ranks", n);
+    }
+    if (st != CHOIR_OK) {
+        comm_free(c);
+        return st;
+    }
+    atomic_store(&c->state, COMM_READY);
+    *tree = c;
+    return CHOIR_OK;
+}
+
 enum choir_status choir_comm_split(choir_comm *comm, int color, int key,
                                    const struct choir_config *config, choir_comm **child)
 {
@@ -77,13 +111,16 @@ enum choir_status choir_comm_split(choir_comm *comm, int color, int key,
                        "color is %d", color);
     if (st != CHOIR_OK)
         return st;
-    struct choir_comm *c = make_child(comm, config, &st);
+    struct choir_comm *over = comm, *c = make_child(comm, config, &st);
     if (!c)
         return st;
+    if (was_revoked(comm))
+        st = make_tree(comm, &over);
     struct choice mine = {color, key, comm->host.rank};
-    st = tree_start(comm, &mine, sizeof(mine));
     if (st == CHOIR_OK)
-        st = creation_start_split(c, comm, color);
+        st = creation_start_split(c, over, over != comm, color);
+    if (st == CHOIR_OK)
+        st = tree_start(over, &mine, sizeof(mine));
     return finish_child(c, child, st);
 }
 
