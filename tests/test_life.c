@@ -110,6 +110,9 @@ static void death_rank(int rank, int size, void *arg)
     CHECK_OK(choir_comm_last_error(c, &e));
     if (st != CHOIR_ERR_PEER_DEAD || e.peer != 2)
         FAIL("rank %d: status %s, peer %d: %s", rank, choir_status_name(st), e.peer, e.text);
+    CHECK_EQ(choir_comm_shrink(c, NULL, 0, NULL, &less), CHOIR_ERR_PEER_DEAD);
+    CHECK_OK(choir_comm_last_error(NULL, &e));
+    CHECK_EQ(e.peer, 2);
     int dead = 2;
     CHECK_OK(choir_comm_shrink(c, &dead, 1, NULL, &less));
     sum_check(less, size - 1);

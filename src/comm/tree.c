@@ -177,13 +177,24 @@ int tree_waits_for(struct choir_comm *c)
     return rank;
 }
 
-/* What a rank gave came before its goodbye: asked for again after the goodbye was seen. */
+/* What a rank gave came before its goodbye, or its death: asked for again after either was seen. It may have died before the
+ * communicator was opened, which then hears of it from nobody. */
 static enum choir_status waits_for_gone(struct choir_comm *c)
 {
     int rank = tree_waits_for(c);
-    bool left = rank >= 0 && atomic_load(&c->gone[rank]) && tree_waits_for(c) == rank;
-    enum choir_status st = left ? watch_left(c, rank, what) : CHOIR_OK;
-    return st == CHOIR_OK ? CHOIR_IN_PROGRESS : give_up(c, st);
+    if (rank < 0)
+        return CHOIR_IN_PROGRESS;
+    enum choir_status failed = (enum choir_status)atomic_load(&c->host.member[rank]->failed);
+    bool left = atomic_load(&c->gone[rank]);
+    if ((!left && failed == CHOIR_OK) || tree_waits_for(c) != rank)
+        return CHOIR_IN_PROGRESS;
+    if (left)
+        return give_up(c, watch_left(c, rank, what));
+    base_error_fill(base_error_thread(), failed,
+                    &(struct base_error_at){(int)c->host.rank, rank, 0, 0, NULL},
+                    "choir_comm_shrink goes on without it",
+                    "%s waits for rank %d, whose process is gone", what, rank);
+    return give_up(c, failed);
 }
 
 /* Frames ring the bell of the communicator they are for; connections on their way ring none, so it looks again after an eighth of
