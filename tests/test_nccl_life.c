@@ -11,6 +11,30 @@ static ncclUniqueId second;
 
 /* --- revoke, abort ----------------------------------------------------------------------------------------- */
 
+static void split_revoked(ncclComm_t all, int rank, int size)
+{
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    ncclComm_t part = all;
+    ncclResult_t r;
+    NCCL_OK(shim.CommSplit(all, rank ? 1 : NCCL_SPLIT_NOCOLOR, -rank, &part, NULL));
+    if (rank) {
+        shim_place_is(part, size - 1 - rank, size - 1);
+        shim_sum_is(part, 1, size - 1);
+        NCCL_OK(shim.CommDestroy(part));
+    } else {
+        CHECK(part == NULL);
+    }
+    config.blocking = 0;
+    NCCL_IS(shim.CommSplit(all, 0, 0, &part, &config), ncclInProgress);
+    NCCL_OK(shim_wait(all));
+    NCCL_OK(shim_wait(part));
+    shim_sum_is(part, 1, size);
+    NCCL_OK(shim.CommDestroy(part));
+    NCCL_OK(shim.CommGetAsyncError(all, &r));
+    CHECK_EQ(r, ncclSuccess);
+    NCCL_FAILS(shim.CommFinalize(all), ncclInvalidArgument, "revoked");
+}
+
 static void revoke_rank(int rank, int size, void *arg)
 {
     (void)arg;
@@ -39,6 +63,7 @@ static void revoke_rank(int rank, int size, void *arg)
         shim_sum_is(rest, 1, size - 1);
         NCCL_OK(shim.CommDestroy(rest));
     }
+    split_revoked(all, rank, size);
     NCCL_OK(shim.CommDestroy(all));
 }
 
@@ -85,6 +110,89 @@ static void abort_rank(int rank, int size, void *arg)
 static void abort_waiting(void)
 {
     shim_threads(3, abort_rank);
+}
+
+/* --- abort while it is made ------------------------------------------------------------------------------ */
+
+/* A call that waits for a rank that never comes, in a thread of its own. */
+struct maker {
+    ncclResult_t (*call)(struct maker *m);
+    ncclComm_t parent, made, other;
+    pthread_t thread;
+    ncclResult_t result;
+};
+
+static ncclResult_t make_rank(struct maker *m)
+{
+    return shim.CommInitRank(&m->made, 2, shim_id, 0);
+}
+
+static ncclResult_t make_group(struct maker *m)
+{
+    NCCL_OK(shim.GroupStart());
+    NCCL_OK(shim.CommInitRank(&m->made, 3, shim_id, 0));
+    NCCL_OK(shim.CommInitRank(&m->other, 3, shim_id, 2));
+    return shim.GroupEnd();
+}
+
+static ncclResult_t make_part(struct maker *m)
+{
+    return shim.CommSplit(m->parent, 0, 0, &m->made, NULL);
+}
+
+static ncclResult_t make_rest(struct maker *m)
+{
+    int out[] = {2};
+    return shim.CommShrink(m->parent, out, 1, &m->made, NULL, NCCL_SHRINK_DEFAULT);
+}
+
+static void *make_in_thread(void *arg)
+{
+    struct maker *m = arg;
+    m->result = m->call(m);
+    return NULL;
+}
+
+/* Aborts what is being made, or what it is made of. */
+static void stop_making(ncclResult_t (*call)(struct maker *m), ncclComm_t parent, bool child)
+{
+    struct maker m = {.call = call, .parent = parent};
+    ncclComm_t made = NULL;
+    ncclResult_t r;
+    CHECK_EQ(pthread_create(&m.thread, NULL, make_in_thread, &m), 0);
+    for (int i = 0; !made && i < 20000; i++, test_sleep_ms(1))
+        made = __atomic_load_n(&m.made, __ATOMIC_ACQUIRE);
+    CHECK(made != NULL);
+    test_sleep_ms(30);
+    NCCL_OK(shim.CommGetAsyncError(made, &r));
+    CHECK_EQ(r, ncclInProgress);
+    uint64_t began = test_now_ms();
+    NCCL_OK(shim.CommAbort(child ? made : parent));
+    pthread_join(m.thread, NULL);
+    CHECK_EQ(m.result, ncclRemoteError);
+    CHECK_LT(test_now_ms() - began, 20000); /* CHOIR_CREATE_TIMEOUT is 120 s */
+    NCCL_FAILS(shim.CommAbort(made), ncclInvalidArgument, "destroyed");
+    CHECK(m.other == NULL);
+}
+
+static void abort_making(void)
+{
+    ncclComm_t all[3];
+    shim_load();
+    NCCL_OK(shim.GetUniqueId(&shim_id));
+    stop_making(make_rank, NULL, true);
+    NCCL_OK(shim.GetUniqueId(&shim_id));
+    stop_making(make_group, NULL, true);
+    NCCL_OK(shim.CommInitAll(all, 3, NULL));
+    stop_making(make_rest, all[0], true);
+    stop_making(make_part, all[0], true);
+    stop_making(make_rest, all[0], false);
+    for (int r = 1; r < 3; r++)
+        NCCL_OK(shim.CommAbort(all[r]));
+    NCCL_OK(shim.CommInitAll(all, 3, NULL));
+    stop_making(make_part, all[1], false);
+    NCCL_OK(shim.CommAbort(all[0]));
+    NCCL_OK(shim.CommDestroy(all[2]));
 }
 
 /* --- without blocking --------------------------------------------------------------------------------------- */
@@ -196,6 +304,8 @@ static void mismatch_rank(int rank, int size, void *arg)
         NCCL_OK(shim.CommGetAsyncError(comm, &r));
     CHECK_EQ(r, ncclInvalidUsage);
     shim_meet();
+    NCCL_OK(shim.CommRevoke(comm, NCCL_REVOKE_DEFAULT)); /* nobody has died: all go on */
+    split_revoked(comm, rank, size);
     NCCL_OK(shim.CommDestroy(comm));
 }
 
@@ -223,9 +333,11 @@ static void dead_rank(int rank, int size, void *arg)
     CHECK_EQ(r, ncclRemoteError);
     CHECK(strstr(shim.GetLastError(comm), "1"));
     int out[] = {1};
-    ncclComm_t rest;
+    ncclComm_t rest, part;
     NCCL_OK(shim.CommShrink(comm, out, 1, &rest, NULL, NCCL_SHRINK_ABORT));
     shim_sum_is(rest, 1, size - 1);
+    CHECK_EQ(shim.CommSplit(comm, 0, 0, &part, NULL), ncclRemoteError); /* that takes all ranks */
+    CHECK(part == NULL);
     NCCL_OK(shim.CommAbort(comm));
     NCCL_OK(shim.CommDestroy(rest));
 }
@@ -259,5 +371,5 @@ static void many(void)
         NCCL_OK(shim.CommDestroy(comm[k]));
 }
 
-TEST_MAIN(TEST(dead), TEST(revoked), TEST(abort_waiting), TEST(nonblocking),
+TEST_MAIN(TEST(dead), TEST(revoked), TEST(abort_waiting), TEST(abort_making), TEST(nonblocking),
           TEST(nonblocking_in_one_thread), TEST(scalable), TEST(mismatch), TEST(many))

@@ -163,21 +163,28 @@ NCCL_EXPORT ncclResult_t ncclCommGetUniqueId(ncclComm_t comm, ncclUniqueId *uniq
 NCCL_TWIN(ncclResult_t, CommGetUniqueId, (ncclComm_t comm, ncclUniqueId *uniqueId));
 
 /* Only the rank that made the id need have it: it tells the others of the parent. */
+static enum choir_status agree_on_id(struct nccl_job *job)
+{
+    const ncclUniqueId none = {{0}};
+    if (job->parent) {
+        enum choir_status st =
+            choir_all_reduce(atomic_load(&job->parent->choir), &job->id, &job->id, sizeof(job->id),
+                             CHOIR_UINT8, CHOIR_BOR, NULL);
+        if (st != CHOIR_OK)
+            return st;
+    }
+    if (!memcmp(&job->id, &none, sizeof(none)))
+        return base_fail(CHOIR_ERR_ARGUMENT, "one rank of comm passes the id that it has made",
+                         "no rank of comm has an id of ncclCommGetUniqueId");
+    return CHOIR_OK;
+}
+
 static enum choir_status run_grow(struct nccl_job *job, const struct choir_config *config,
                                   choir_comm **made)
 {
     choir_comm *parent = job->parent ? atomic_load(&job->parent->choir) : NULL;
-    struct choir_id id, none = {{0}};
+    struct choir_id id;
     memcpy(&id, &job->id, sizeof(id));
-    if (parent) {
-        enum choir_status st =
-            choir_all_reduce(parent, &id, &id, sizeof(id), CHOIR_UINT8, CHOIR_BOR, NULL);
-        if (st != CHOIR_OK)
-            return st;
-    }
-    if (!memcmp(&id, &none, sizeof(id)))
-        return base_fail(CHOIR_ERR_ARGUMENT, "one rank of comm passes the id that it has made",
-                         "no rank of comm has an id of ncclCommGetUniqueId");
     return choir_comm_grow(parent, &id, job->rank, job->size, config, made);
 }
 
@@ -207,7 +214,8 @@ static ncclResult_t grow(ncclComm_t comm, int size, const ncclUniqueId *id, int 
                          ncclComm_t *newcomm, const ncclConfig_t *config)
 {
     struct nccl_config own = {0};
-    struct nccl_job job = {.run = run_grow, .call = "ncclCommGrow", .size = size};
+    struct nccl_job job = {
+        .agree = agree_on_id, .run = run_grow, .call = "ncclCommGrow", .size = size};
     ncclResult_t r = comm ? begin(comm, newcomm, config, &own, &job)
                           : begin_newcomer(newcomm, id, rank, size, config, &own, &job);
     if (r != ncclSuccess)

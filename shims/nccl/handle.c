@@ -172,15 +172,34 @@ void nccl_comm_drop(ncclComm_t comm)
     nccl_pool_give(&comms, comm);
 }
 
-/* Calls in it end within their own deadlines; an abort is heard by those that wait for a rank, at once. In the child of a fork there
- * are none, whatever the count was. */
+void nccl_comm_stop(ncclComm_t comm)
+{
+    atomic_store(&comm->stopped, true);
+    choir_comm *c = atomic_load(&comm->choir);
+    if (c && atomic_load(&comm->result) == ncclInProgress)
+        choir_comm_abort(c);
+}
+
+static void stop_child(ncclComm_t comm)
+{
+    pthread_mutex_lock(&comm->lock);
+    if (comm->making)
+        nccl_comm_stop(comm->making);
+    pthread_mutex_unlock(&comm->lock);
+}
+
+/* Calls in it end within their own deadlines; an abort is heard by those that wait for a rank, at once, and one that is being made
+ * is made no further. In the child of a fork there are none, whatever the count was. */
 static void wait_for_calls(ncclComm_t comm, bool abort)
 {
     choir_comm *told = NULL;
+    abort |= atomic_load(&comm->result) == ncclInProgress;
     for (uint32_t turn = 0;; turn++) {
         choir_comm *c = atomic_load(&comm->choir); /* it may come late, if it is being made */
         if (abort && c != told)
             choir_comm_abort(told = c);
+        if (abort)
+            stop_child(comm);
         if (!atomic_load(&comm->item.active) || (c && choir_comm_status(c) == CHOIR_ERR_FORKED))
             return;
         nanosleep(&(struct timespec){.tv_nsec = turn < 50 ? 20000 : 1000000}, NULL);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * internal.h: what the files of the stand-in share. It stands on choir.h; of the library's inside it takes the log and the table
- * of knobs, and the simulator's price of a call.
+ * of knobs, the simulator's price of a call, and groups that observers are not told of.
  *
  *   error.c       results, texts, last errors       config.c  ncclConfig_t
  *   handle.c      handles: live or not, in use      job.c     what makes communicators, here or in threads
@@ -137,12 +137,14 @@ struct ncclComm {
     _Atomic(choir_comm *) choir; /* NULL: not yet, or it failed */
     _Atomic int result;          /* of making it; ncclInProgress until then */
     _Atomic bool revoked, finalized;
+    _Atomic bool stopped; /* while it is made: it shall not be */
     int rank, size;
     struct nccl_config config;
     struct nccl_gpu gpu;
     ncclUniqueId grow; /* ncclCommGetUniqueId */
     bool has_grow;
     pthread_mutex_t lock; /* of what follows */
+    ncclComm_t making;    /* of it, now */
     struct nccl_buffer *buffers;
     struct nccl_op op[NCCL_OPS_MADE];
     uint64_t op_clock;
@@ -157,6 +159,8 @@ void nccl_comm_leave(ncclComm_t comm);
 ncclResult_t nccl_comm_state(const ncclComm_t comm); /* entered: ncclInProgress, or how it is */
 void nccl_comm_hold(ncclComm_t comm);                /* a group has collected a call */
 void nccl_comm_drop(ncclComm_t comm);
+/* Ends its creation, if it is being made; a job holds it. */
+void nccl_comm_stop(ncclComm_t comm);
 /* Ends it, LIVE or CLOSING before: waits for calls that are in it. False: somebody else does. */
 bool nccl_comm_end(ncclComm_t comm, bool abort);
 
@@ -164,6 +168,7 @@ bool nccl_comm_end(ncclComm_t comm, bool abort);
 /* What takes other ranks: making a communicator or a window. A job of a blocking communicator ends before its call (or its group)
  * returns; jobs of one group run side by side, those of one parent in the order of their calls. Others have a thread. */
 struct nccl_job {
+    enum choir_status (*agree)(struct nccl_job *job); /* of the parent's ranks, before; or NULL */
     enum choir_status (*run)(struct nccl_job *job, const struct choir_config *config,
                              choir_comm **made);
     const char *call;
@@ -180,6 +185,7 @@ struct nccl_job {
     ncclResult_t result;
     char text[512];
     struct nccl_job *next; /* of the same parent and group: after this one */
+    const struct blocking *group;
     pthread_t thread;
 };
 /* Takes a copy (and exclude) over, or fails and frees it: runs it, or puts it in the open group. */

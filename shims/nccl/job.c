@@ -1,34 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * job.c: making communicators and windows. Where a communicator is blocking, a job runs in its call, or those of a group side by
- * side in threads (those of one parent in the order of their calls), so that one thread may make all ranks of one. Else each has
- * a thread of its own, and the call returns ncclInProgress; the handle is there from the start, so that it can be asked and
- * aborted.
+ * side in threads (those of one parent in the order of their calls), so that one thread may make all ranks of one; if one fails,
+ * the others do not wait for it. Else each has a thread of its own, and the call returns ncclInProgress. The handle is there from
+ * the start, so that another thread can abort it.
  */
 #include "shims/nccl/internal.h"
-#include "base/base.h"
+#include "comm/comm.h"
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 static void job_free(struct nccl_job *job)
 {
+    if (job->comm)
+        nccl_comm_drop(job->comm);
     free(job->exclude);
     free(job);
 }
 
-static bool wanted(const struct nccl_job *job)
+/* In a group of its own: Choir's handle is there before the group's end, so that an abort finds it. */
+static enum choir_status create(struct nccl_job *job, const struct choir_config *config,
+                                choir_comm **made)
 {
-    return !job->comm || atomic_load(&job->comm->item.life) == NCCL_LIVE;
-}
-
-/* A communicator that is not blocking is there before it is ready. Nobody frees it meanwhile: the job is in it. */
-static enum choir_status await(struct nccl_job *job, choir_comm *made)
-{
-    enum choir_status st;
-    while ((st = choir_comm_status(made)) == CHOIR_IN_PROGRESS && wanted(job))
-        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
-    return st == CHOIR_IN_PROGRESS ? CHOIR_ERR_ABORTED : st;
+    group_start_quietly();
+    enum choir_status st = job->run(job, config, made);
+    if (st >= 0) {
+        atomic_store(&job->comm->choir, *made);
+        if (atomic_load(&job->comm->stopped))
+            choir_comm_abort(*made);
+    }
+    enum choir_status ended = choir_group_end();
+    return st < 0 ? st : ended;
 }
 
 static ncclResult_t make(struct nccl_job *job)
@@ -39,19 +41,13 @@ static ncclResult_t make(struct nccl_job *job)
     ncclResult_t r = nccl_gpu_enter(&job->gpu);
     if (r != ncclSuccess)
         return r;
-    config.blocking = job->blocking;
-    enum choir_status st = job->run(job, &config, &made);
+    enum choir_status st = job->agree ? job->agree(job) : CHOIR_OK;
+    if (st == CHOIR_OK)
+        st = job->comm ? create(job, &config, &made) : job->run(job, &config, &made);
     nccl_gpu_leave(&job->gpu);
-    if (st >= 0 && job->comm && made) {
-        atomic_store(&job->comm->choir, made);
-        if (st == CHOIR_IN_PROGRESS)
-            st = await(job, made);
-        if (st == CHOIR_OK) {
-            choir_comm_rank(made, &job->comm->rank);
-            choir_comm_size(made, &job->comm->size);
-        } else {
-            choir_comm_last_error(made, base_error_thread());
-        }
+    if (st == CHOIR_OK && job->comm) {
+        choir_comm_rank(made, &job->comm->rank);
+        choir_comm_size(made, &job->comm->size);
     }
     return nccl_result(st, job->call);
 }
@@ -67,12 +63,18 @@ static void finish(struct nccl_job *job, ncclResult_t r)
         /* The caller of one that is not blocking ends it when it hears of it. */
         if (r != ncclSuccess && job->blocking && nccl_comm_end(c, true) && job->out)
             *job->out = NULL;
-        nccl_comm_drop(c);
     }
     if (job->done)
         job->done(job);
     if (job->parent)
         nccl_comm_drop(job->parent);
+}
+
+static void set_making(ncclComm_t parent, ncclComm_t child)
+{
+    pthread_mutex_lock(&parent->lock);
+    parent->making = child;
+    pthread_mutex_unlock(&parent->lock);
 }
 
 /* Both stay entered while it runs; either may have been aborted since the call. */
@@ -82,10 +84,13 @@ static void run(struct nccl_job *job)
     ncclResult_t r = c ? nccl_comm_enter_any(c, job->call) : ncclSuccess;
     if (r == ncclSuccess) {
         r = parent ? nccl_comm_enter_any(parent, job->call) : ncclSuccess;
-        if (r == ncclSuccess) {
+        if (r == ncclSuccess && parent) {
+            set_making(parent, c);
             r = make(job);
-            if (parent)
-                nccl_comm_leave(parent);
+            set_making(parent, NULL);
+            nccl_comm_leave(parent);
+        } else if (r == ncclSuccess) {
+            r = make(job);
         }
         if (c)
             nccl_comm_leave(c);
@@ -93,10 +98,27 @@ static void run(struct nccl_job *job)
     finish(job, r);
 }
 
+struct blocking { /* jobs of a group */
+    struct nccl_job **list;
+    uint32_t count;
+};
+
+/* Those that wait for one that failed would wait for as long as for a rank that never comes. */
+static void stop_others(const struct blocking *b)
+{
+    for (uint32_t i = 0; i < b->count; i++)
+        for (struct nccl_job *job = b->list[i]; job; job = job->next)
+            if (job->comm)
+                nccl_comm_stop(job->comm);
+}
+
 static void *in_thread(void *first)
 {
-    for (struct nccl_job *job = first; job; job = job->next)
+    for (struct nccl_job *job = first; job; job = job->next) {
         run(job);
+        if (job->result != ncclSuccess)
+            stop_others(job->group);
+    }
     return NULL;
 }
 
@@ -170,6 +192,10 @@ static ncclResult_t run_blocking(struct nccl_job **list, uint32_t count)
 {
     ncclResult_t r = ncclSuccess;
     uint32_t started = 0;
+    const struct blocking group = {list, count};
+    for (uint32_t i = 0; i < count; i++)
+        for (struct nccl_job *job = list[i]; job; job = job->next)
+            job->group = &group;
     while (started + 1 < count &&
            !pthread_create(&list[started]->thread, NULL, in_thread, list[started]))
         started++;
@@ -227,8 +253,8 @@ ncclResult_t nccl_job_submit(struct nccl_job *proto)
         return nccl_fail(ncclSystemError, "%s: out of memory", proto->call);
     }
     *job = *proto;
-    if (job->out)
-        *job->out = job->comm;
+    if (job->out) /* another thread may look for it there, to abort it */
+        __atomic_store_n(job->out, job->comm, __ATOMIC_RELEASE);
     if (job->comm)
         nccl_comm_hold(job->comm);
     if (job->parent)
