@@ -200,7 +200,9 @@ static void abort_making(void)
 static void nonblocking_rank(int rank, int size, void *arg)
 {
     (void)arg;
+    static _Alignas(NCCL_WIN_REQUIRED_ALIGNMENT) char part[4096];
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    ncclWindow_t window;
     ncclComm_t comm;
     int got;
     config.blocking = 0;
@@ -216,6 +218,15 @@ static void nonblocking_rank(int rank, int size, void *arg)
     NCCL_OK(shim_wait(comm));
     shim_place_is(comm, rank, size);
     shim_sum_is(comm, rank, size * (size - 1) / 2);
+    /* What made no communicator and failed is told of until the next such thing has gone well. */
+    NCCL_IS(shim.CommSuspend(comm, NCCL_SUSPEND_MEM), ncclInProgress);
+    CHECK_EQ(shim_wait(comm), ncclInvalidUsage);
+    shim_sum_is(comm, 1, size);
+    NCCL_OK(shim.CommGetAsyncError(comm, &r));
+    CHECK_EQ(r, ncclInvalidUsage);
+    NCCL_OK(shim.CommWindowRegister(comm, part, sizeof(part), &window, NCCL_WIN_DEFAULT));
+    NCCL_OK(shim_wait(comm));
+    NCCL_OK(shim.CommWindowDeregister(comm, window));
     NCCL_OK(shim.CommFinalize(comm));
     NCCL_FAILS(shim.CommFinalize(comm), ncclInvalidArgument, "finalized");
     NCCL_OK(shim_wait(comm));

@@ -80,13 +80,16 @@ NCCL_TWIN(ncclResult_t, CommSplit,
 
 /* --- shrink --------------------------------------------------------------------------------------- */
 
-/* NCCL_SHRINK_ABORT ends what the parent does on all ranks, those that are left out included: it cannot be used afterwards. */
+/* NCCL_SHRINK_ABORT ends what the parent does on all ranks, those that are left out included: it cannot be used afterwards. What
+ * was wrong with it has been dealt with: as in NCCL it has no error then, which PyTorch asks for. */
 static enum choir_status run_shrink(struct nccl_job *job, const struct choir_config *config,
                                     choir_comm **made)
 {
     choir_comm *parent = atomic_load(&job->parent->choir);
-    if (job->flags & NCCL_SHRINK_ABORT)
+    if (job->flags & NCCL_SHRINK_ABORT) {
         choir_comm_revoke(parent);
+        atomic_store(&job->parent->revoked, true);
+    }
     return choir_comm_shrink(parent, job->exclude, job->excludes, config, made);
 }
 

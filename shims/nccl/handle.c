@@ -125,7 +125,8 @@ ncclResult_t nccl_comm_state(const ncclComm_t comm)
         return ncclInProgress;
     if (r != ncclSuccess || atomic_load(&comm->revoked))
         return r;
-    return nccl_result_of(choir_comm_status(atomic_load(&comm->choir)));
+    r = nccl_result_of(choir_comm_status(atomic_load(&comm->choir)));
+    return r == ncclSuccess ? (ncclResult_t)atomic_load(&comm->failed) : r;
 }
 
 static ncclResult_t enter_ready(ncclComm_t comm, const char *call, uint32_t most)

@@ -136,6 +136,7 @@ struct ncclComm {
         pending; /* threads that make or end something with it: not to be used meanwhile */
     _Atomic(choir_comm *) choir; /* NULL: not yet, or it failed */
     _Atomic int result;          /* of making it; ncclInProgress until then */
+    _Atomic int failed; /* what made no communicator, and did not block, last: its result */
     _Atomic bool revoked, finalized;
     _Atomic bool stopped; /* while it is made: it shall not be */
     int rank, size;

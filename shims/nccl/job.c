@@ -131,6 +131,8 @@ static void *in_background(void *first)
             nccl_comm_hold(parent);
         run(job);
         if (parent) {
+            if (!job->comm)
+                atomic_store(&parent->failed, job->result);
             atomic_fetch_sub(&parent->pending, 1);
             nccl_comm_drop(parent);
         }

@@ -142,7 +142,8 @@ static ncclResult_t finalize(ncclComm_t comm)
     ncclResult_t r = nccl_comm_enter_closing(comm, "ncclCommFinalize");
     if (r != ncclSuccess)
         return r;
-    r = nccl_result(choir_comm_finalize(atomic_load(&comm->choir)), "ncclCommFinalize");
+    if (!atomic_load(&comm->revoked)) /* or by ncclCommShrink: nothing is under way */
+        r = nccl_result(choir_comm_finalize(atomic_load(&comm->choir)), "ncclCommFinalize");
     nccl_comm_leave(comm);
     return r;
 }

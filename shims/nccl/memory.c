@@ -143,6 +143,7 @@ NCCL_EXPORT ncclResult_t ncclCommRegister(const ncclComm_t comm, void *buff, siz
 NCCL_TWIN(ncclResult_t, CommRegister,
           (const ncclComm_t comm, void *buff, size_t size, void **handle));
 
+/* Windows too: before it aborts, PyTorch gives back by this call whatever it has registered. */
 static ncclResult_t deregister(ncclComm_t comm, void *handle)
 {
     if (!handle)
@@ -151,6 +152,8 @@ static ncclResult_t deregister(ncclComm_t comm, void *handle)
     if (r != ncclSuccess)
         return r;
     struct nccl_buffer *b = nccl_buffer_find(NCCL_REGION, comm, handle);
+    if (!b)
+        b = nccl_buffer_find(NCCL_WINDOW, comm, handle);
     if (!b || !nccl_buffer_end(b))
         r = nccl_fail(ncclInvalidArgument, "ncclCommDeregister: handle is not of comm, or was "
                                            "given back");

@@ -30,12 +30,24 @@ static enum choir_status run_window(struct nccl_job *job, const struct choir_con
     return st == CHOIR_ERR_UNSUPPORTED ? CHOIR_OK : st;
 }
 
+/* Where the communicator does not block, the caller has had its handle, and may have left the place for it. */
 static void done_window(struct nccl_job *job)
 {
-    if (job->result == ncclSuccess)
-        *job->win = (ncclWindow_t)(void *)job->buffer;
-    else
+    if (job->result != ncclSuccess)
         nccl_buffer_end(job->buffer);
+    else if (job->blocking)
+        *job->win = (ncclWindow_t)(void *)job->buffer;
+}
+
+/* Without blocking it is as in NCCL: ncclSuccess, and ncclCommGetAsyncError says when it is there. */
+static ncclResult_t submit(struct nccl_job *job)
+{
+    if (!job->blocking)
+        *job->win = (ncclWindow_t)(void *)job->buffer;
+    ncclResult_t r = nccl_job_submit(job);
+    if (r != ncclSuccess && r != ncclInProgress)
+        *job->win = NULL;
+    return r == ncclInProgress ? ncclSuccess : r;
 }
 
 static ncclResult_t open_window(ncclComm_t comm, void *memory, size_t bytes, ncclWindow_t *win,
@@ -55,8 +67,7 @@ static ncclResult_t open_window(ncclComm_t comm, void *memory, size_t bytes, ncc
         job.gpu = comm->gpu;
         job.blocking = comm->config.blocking;
         job.buffer = nccl_buffer_new(NCCL_WINDOW, comm, memory, bytes);
-        r = job.buffer ? nccl_job_submit(&job)
-                       : nccl_fail(ncclSystemError, "%s: out of memory", job.call);
+        r = job.buffer ? submit(&job) : nccl_fail(ncclSystemError, "%s: out of memory", job.call);
     }
     nccl_comm_leave(comm);
     return r;
