@@ -112,89 +112,6 @@ static void abort_waiting(void)
     shim_threads(3, abort_rank);
 }
 
-/* --- abort while it is made ------------------------------------------------------------------------------ */
-
-/* A call that waits for a rank that never comes, in a thread of its own. */
-struct maker {
-    ncclResult_t (*call)(struct maker *m);
-    ncclComm_t parent, made, other;
-    pthread_t thread;
-    ncclResult_t result;
-};
-
-static ncclResult_t make_rank(struct maker *m)
-{
-    return shim.CommInitRank(&m->made, 2, shim_id, 0);
-}
-
-static ncclResult_t make_group(struct maker *m)
-{
-    NCCL_OK(shim.GroupStart());
-    NCCL_OK(shim.CommInitRank(&m->made, 3, shim_id, 0));
-    NCCL_OK(shim.CommInitRank(&m->other, 3, shim_id, 2));
-    return shim.GroupEnd();
-}
-
-static ncclResult_t make_part(struct maker *m)
-{
-    return shim.CommSplit(m->parent, 0, 0, &m->made, NULL);
-}
-
-static ncclResult_t make_rest(struct maker *m)
-{
-    int out[] = {2};
-    return shim.CommShrink(m->parent, out, 1, &m->made, NULL, NCCL_SHRINK_DEFAULT);
-}
-
-static void *make_in_thread(void *arg)
-{
-    struct maker *m = arg;
-    m->result = m->call(m);
-    return NULL;
-}
-
-/* Aborts what is being made, or what it is made of. */
-static void stop_making(ncclResult_t (*call)(struct maker *m), ncclComm_t parent, bool child)
-{
-    struct maker m = {.call = call, .parent = parent};
-    ncclComm_t made = NULL;
-    ncclResult_t r;
-    CHECK_EQ(pthread_create(&m.thread, NULL, make_in_thread, &m), 0);
-    for (int i = 0; !made && i < 20000; i++, test_sleep_ms(1))
-        made = __atomic_load_n(&m.made, __ATOMIC_ACQUIRE);
-    CHECK(made != NULL);
-    test_sleep_ms(30);
-    NCCL_OK(shim.CommGetAsyncError(made, &r));
-    CHECK_EQ(r, ncclInProgress);
-    uint64_t began = test_now_ms();
-    NCCL_OK(shim.CommAbort(child ? made : parent));
-    pthread_join(m.thread, NULL);
-    CHECK_EQ(m.result, ncclRemoteError);
-    CHECK_LT(test_now_ms() - began, 20000); /* CHOIR_CREATE_TIMEOUT is 120 s */
-    NCCL_FAILS(shim.CommAbort(made), ncclInvalidArgument, "destroyed");
-    CHECK(m.other == NULL);
-}
-
-static void abort_making(void)
-{
-    ncclComm_t all[3];
-    shim_load();
-    NCCL_OK(shim.GetUniqueId(&shim_id));
-    stop_making(make_rank, NULL, true);
-    NCCL_OK(shim.GetUniqueId(&shim_id));
-    stop_making(make_group, NULL, true);
-    NCCL_OK(shim.CommInitAll(all, 3, NULL));
-    stop_making(make_rest, all[0], true);
-    stop_making(make_part, all[0], true);
-    stop_making(make_rest, all[0], false);
-    for (int r = 1; r < 3; r++)
-        NCCL_OK(shim.CommAbort(all[r]));
-    NCCL_OK(shim.CommInitAll(all, 3, NULL));
-    stop_making(make_part, all[1], false);
-    NCCL_OK(shim.CommAbort(all[0]));
-    NCCL_OK(shim.CommDestroy(all[2]));
-}
-
 /* --- without blocking --------------------------------------------------------------------------------------- */
 
 static void nonblocking_rank(int rank, int size, void *arg)
@@ -382,5 +299,5 @@ static void many(void)
         NCCL_OK(shim.CommDestroy(comm[k]));
 }
 
-TEST_MAIN(TEST(dead), TEST(revoked), TEST(abort_waiting), TEST(abort_making), TEST(nonblocking),
+TEST_MAIN(TEST(dead), TEST(revoked), TEST(abort_waiting), TEST(nonblocking),
           TEST(nonblocking_in_one_thread), TEST(scalable), TEST(mismatch), TEST(many))

@@ -79,7 +79,8 @@ NCCL_EXPORT ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int nranks, nc
 NCCL_TWIN(ncclResult_t, CommInitRankConfig,
           (ncclComm_t * comm, int nranks, ncclUniqueId commId, int rank, ncclConfig_t *config));
 
-/* Several ids are NCCL's way to spread the work of the rendezvous; Choir's spreads by itself, so the first is enough. */
+/* Several ids are NCCL's way to spread the work of the rendezvous. Here that is some hundred bytes a rank, since ranks learn of each
+ * other over a tree, so the first is enough. */
 NCCL_EXPORT ncclResult_t ncclCommInitRankScalable(ncclComm_t *newcomm, int nranks, int myrank,
                                                   int nId, ncclUniqueId *commIds,
                                                   ncclConfig_t *config)
