@@ -11,7 +11,7 @@ static ncclResult_t begin(ncclComm_t comm, ncclComm_t *newcomm, const ncclConfig
 {
     if (!newcomm)
         return nccl_fail(ncclInvalidArgument, "%s: newcomm is NULL", job->call);
-    *newcomm = NULL;
+    nccl_comm_tell(newcomm, NULL);
     ncclResult_t r = nccl_comm_enter(comm, job->call);
     if (r != ncclSuccess)
         return r;
@@ -198,7 +198,7 @@ static ncclResult_t begin_newcomer(ncclComm_t *newcomm, const ncclUniqueId *id, 
     if (!newcomm || !id)
         return nccl_fail(ncclInvalidArgument, "ncclCommGrow: %s is NULL; a new rank passes both",
                          newcomm ? "uniqueId" : "newcomm");
-    *newcomm = NULL;
+    nccl_comm_tell(newcomm, NULL);
     if (rank < 0 || rank >= size)
         return nccl_fail(ncclInvalidArgument, "ncclCommGrow: rank %d is not in 0..%d", rank,
                          size - 1);

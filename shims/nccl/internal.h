@@ -150,6 +150,11 @@ struct ncclComm {
     struct nccl_op op[NCCL_OPS_MADE];
     uint64_t op_clock;
 };
+/* Puts a handle where the caller wants it: another thread may look for it there, to abort it. */
+static inline void nccl_comm_tell(ncclComm_t *out, ncclComm_t comm)
+{
+    __atomic_store_n(out, comm, __ATOMIC_RELEASE);
+}
 ncclComm_t nccl_comm_new(const struct nccl_config *config, const struct nccl_gpu *gpu);
 /* Begins a call: fails with a text where comm is not a communicator that can be used. Nothing frees it until the call leaves. */
 ncclResult_t nccl_comm_enter(ncclComm_t comm, const char *call);

@@ -62,7 +62,7 @@ static void finish(struct nccl_job *job, ncclResult_t r)
         atomic_store(&c->result, r);
         /* The caller of one that is not blocking ends it when it hears of it. */
         if (r != ncclSuccess && job->blocking && nccl_comm_end(c, true) && job->out)
-            *job->out = NULL;
+            nccl_comm_tell(job->out, NULL);
     }
     if (job->done)
         job->done(job);
@@ -255,8 +255,8 @@ ncclResult_t nccl_job_submit(struct nccl_job *proto)
         return nccl_fail(ncclSystemError, "%s: out of memory", proto->call);
     }
     *job = *proto;
-    if (job->out) /* another thread may look for it there, to abort it */
-        __atomic_store_n(job->out, job->comm, __ATOMIC_RELEASE);
+    if (job->out)
+        nccl_comm_tell(job->out, job->comm);
     if (job->comm)
         nccl_comm_hold(job->comm);
     if (job->parent)

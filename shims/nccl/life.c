@@ -46,7 +46,7 @@ static ncclResult_t init(ncclComm_t *comm, int size, const ncclUniqueId *id, int
     if (size < 1 || rank < 0 || rank >= size)
         return nccl_fail(ncclInvalidArgument, "%s: rank %d is not one of %d ranks", call, rank,
                          size);
-    *comm = NULL;
+    nccl_comm_tell(comm, NULL);
     ncclResult_t r = nccl_start();
     if (r == ncclSuccess)
         r = nccl_config_read(config, NULL, call, &own);
