@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * libnccl.so.2 on GPU memory and CUDA streams: ranks as threads with a device each, and all devices in one thread, which does not
- * make them current for its calls; a made operation that is destroyed before it runs; an abort of kernels that wait.
+ * make them current for its calls; a made operation that is destroyed before it runs; an abort of kernels that wait, and of a
+ * communicator that is being made; communicators that do not block, and what is made of one that was revoked under a kernel.
  */
 #include "tests/gpu/gpu.h"
 #include "tests/lib/shim.h"
@@ -216,6 +217,84 @@ static void abort_waiting(void)
     shim_threads(2, abort_body);
 }
 
+/* --- without blocking --------------------------------------------------------------------------------------- */
+
+/* Rank 0 waits for the others in a kernel when they revoke; all make a child all the same. */
+static void revoke_body(int rank, int size, void *arg)
+{
+    (void)arg;
+    struct gpu g;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    ncclComm_t comm, child;
+    ncclWindow_t window = NULL;
+    ncclResult_t r;
+    void *m;
+    config.blocking = 0;
+    gpu_open(&g, rank);
+    r = shim.CommInitRankConfig(&comm, size, shim_id, rank, &config);
+    CHECK(r == ncclInProgress || r == ncclSuccess);
+    NCCL_OK(shim_wait(comm));
+    float *in = gpu_alloc(&g, COUNT * 4), *out = gpu_alloc(&g, COUNT * 4);
+    NCCL_OK(shim.MemAlloc(&m, COUNT * 4));
+    NCCL_OK(shim.CommWindowRegister(comm, m, COUNT * 4, &window, NCCL_WIN_COLL_SYMMETRIC));
+    CHECK(window != NULL);
+    NCCL_OK(shim_wait(comm));
+    operations(&g, comm, rank, size, in, out);
+    put(&g, comm, rank, size, in, m, window);
+    shim_meet();
+    if (!rank)
+        NCCL_OK(shim.AllReduce(in, out, COUNT, ncclFloat32, ncclSum, comm, g.stream));
+    test_sleep_ms(50);
+    NCCL_OK(shim.CommRevoke(comm, NCCL_REVOKE_DEFAULT));
+    GPU_OK(g.cu->cuStreamSynchronize(g.stream));
+    r = shim.CommSplit(comm, 5, -rank, &child, NULL);
+    CHECK(r == ncclInProgress || r == ncclSuccess);
+    NCCL_OK(shim_wait(comm));
+    NCCL_OK(shim_wait(child));
+    operations(&g, child, size - 1 - rank, size, in, out);
+    NCCL_OK(shim.CommDeregister(comm, window));
+    shim_meet(); /* the last to end it frees the memory of all, which waits for what runs on their devices */
+    NCCL_OK(shim.CommDestroy(comm));
+    shim_meet();
+    operations(&g, child, size - 1 - rank, size, in, out);
+    NCCL_OK(shim.CommDestroy(child));
+    NCCL_OK(shim.MemFree(m));
+    gpu_free(&g, out);
+    gpu_free(&g, in);
+    gpu_close(&g);
+}
+
+static void revoke_and_split(void)
+{
+    if (!gpus())
+        test_skip("no GPU");
+    load();
+    shim_threads(2, revoke_body);
+}
+
+static void *make(void *arg)
+{
+    ncclComm_t *comm = arg;
+    CHECK_EQ(shim.CommInitRank(comm, 2, shim_id, 0), ncclRemoteError);
+    return NULL;
+}
+
+/* Rank 1 does not come. */
+static void abort_making(void)
+{
+    ncclComm_t comm = NULL, made = NULL;
+    pthread_t thread;
+    if (!gpus())
+        test_skip("no GPU");
+    load();
+    NCCL_OK(shim.GetUniqueId(&shim_id));
+    CHECK_EQ(pthread_create(&thread, NULL, make, &comm), 0);
+    for (int i = 0; !made && i < 20000; i++, test_sleep_ms(1))
+        made = __atomic_load_n(&comm, __ATOMIC_ACQUIRE);
+    NCCL_OK(shim.CommAbort(made));
+    pthread_join(thread, NULL);
+}
+
 /* --- all devices in one thread ------------------------------------------------------------------------------ */
 
 static void one_thread(void)
@@ -351,4 +430,4 @@ static void like_nccl_tests(void)
 }
 
 TEST_MAIN(TEST(through_the_host), TEST(like_nccl_tests), TEST(threads), TEST(abort_waiting),
-          TEST(one_thread))
+          TEST(revoke_and_split), TEST(abort_making), TEST(one_thread))
