@@ -46,9 +46,8 @@
  * 3. Order. A device call returns when it is queued. Its result is there, and its buffers may be used again, when the stream
  * has passed it (cudaStreamSynchronize, an event). All ranks queue the operations of a communicator in the same order, and they
  * run in it, whatever streams they are in; different communicators need no order.
- *   - Collectives and messages are ordered so, one-sided operations by their streams only. From the first call in another stream
- *     than that of all before on, an operation also has an event. Not ordered but by the program: operations of a capture and
- *     those outside it or of another, among each other, and what a stream that has been destroyed still had.
+ *   - Collectives and messages are ordered so, by an event behind each; one-sided operations by their streams only. Not ordered but
+ *     by the program: operations of a capture and those outside it or of another, among each other.
  *   - A kernel waits on its GPU for the kernels of other ranks, or for the host. What holds a GPU up until its kernels have
  *     ended, while one of them waits for a call that the same thread or another rank of the process has still to make,
  *     deadlocks, as it does with any such library: cudaFree, cudaMalloc and cudaDeviceSynchronize are such calls. The first

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * order.c: see order.h. As long as all calls are in one stream this costs nothing. From the first one in another stream on an event is
- * recorded behind every operation. The first time there is none yet: it is recorded then, behind all that the last stream has; of a
- * stream that was destroyed meanwhile nothing is waited for.
+ * order.c: see order.h. Every operation leaves an event behind, for which the next one waits if it is in another stream. To record it only
+ * then would be cheaper, but the last stream may have been destroyed meanwhile, and the driver does not look whether one is alive.
  */
 #include "cuda/order.h"
 #include "cuda/device.h"
 #include <stdlib.h>
 
-struct last { /* an operation: of calls that are not captured, or of those of one capture */
+struct last { /* operation: of those that are not captured, or of one capture's */
     CUevent event;
     CUstream stream;
     bool there;
@@ -16,9 +15,9 @@ struct last { /* an operation: of calls that are not captured, or of those of on
 };
 struct cuda_order {
     const struct cuda_device *device;
-    CUstream only; /* the stream of all calls so far */
-    bool used, many;
     struct last eager, captured;
+    struct last *next; /* what the operation that is being put into a stream will be */
+    cuuint64_t capture;
 };
 
 enum choir_status cuda_order_open(const struct cuda_device *device, struct cuda_order **order)
@@ -30,48 +29,26 @@ enum choir_status cuda_order_open(const struct cuda_device *device, struct cuda_
     return CHOIR_OK;
 }
 
-/* Which of the two the stream's next operation is about. */
-static struct last *last_of(struct cuda_order *o, CUstream stream, cuuint64_t *capture)
+/* Which of the two the stream's next operation is. */
+static void look(struct cuda_order *o, CUstream stream)
 {
     CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
     cuuint64_t id = 0;
     CUresult r = cuda_driver()->cuStreamGetCaptureInfo(stream, &status, &id, NULL, NULL, NULL);
     bool captured = r == CUDA_SUCCESS && status == CU_STREAM_CAPTURE_STATUS_ACTIVE;
-    *capture = captured ? id : 0;
-    return captured ? &o->captured : &o->eager;
-}
-
-static CUresult record(struct cuda_order *o, CUstream stream)
-{
-    const struct cuda_driver *cu = cuda_driver();
-    cuuint64_t capture;
-    struct last *l = last_of(o, stream, &capture);
-    CUresult r = CUDA_SUCCESS;
-    l->there = false;
-    if (!l->event)
-        r = cu->cuEventCreate(&l->event, CU_EVENT_DISABLE_TIMING);
-    if (r == CUDA_SUCCESS)
-        r = cu->cuEventRecord(l->event, stream);
-    l->there = r == CUDA_SUCCESS;
-    l->stream = stream;
-    l->capture = capture;
-    return r;
+    o->next = captured ? &o->captured : &o->eager;
+    o->capture = captured ? id : 0;
 }
 
 enum choir_status cuda_order_before(struct cuda_order *o, struct CUstream_st *stream)
 {
-    cuuint64_t capture;
-    if (base_likely(!o->many && (!o->used || stream == o->only)))
-        return CHOIR_OK;
     enum choir_status st = cuda_device_enter(o->device);
     if (st != CHOIR_OK)
         return st;
-    if (!o->many)
-        record(o, o->only);
-    o->many = true;
-    struct last *l = last_of(o, stream, &capture);
+    look(o, stream);
+    const struct last *l = o->next;
     CUresult r = CUDA_SUCCESS;
-    if (l->there && l->capture == capture && l->stream != stream)
+    if (base_unlikely(l->there && l->capture == o->capture && l->stream != stream))
         r = cuda_driver()->cuStreamWaitEvent(stream, l->event, 0);
     cuda_device_leave(o->device);
     return r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "ordering an operation behind the last");
@@ -79,14 +56,19 @@ enum choir_status cuda_order_before(struct cuda_order *o, struct CUstream_st *st
 
 enum choir_status cuda_order_after(struct cuda_order *o, struct CUstream_st *stream)
 {
-    o->used = true;
-    o->only = stream;
-    if (base_likely(!o->many))
-        return CHOIR_OK;
+    const struct cuda_driver *cu = cuda_driver();
+    struct last *l = o->next;
     enum choir_status st = cuda_device_enter(o->device);
     if (st != CHOIR_OK)
         return st;
-    CUresult r = record(o, stream);
+    CUresult r = CUDA_SUCCESS;
+    if (base_unlikely(!l->event))
+        r = cu->cuEventCreate(&l->event, CU_EVENT_DISABLE_TIMING);
+    if (r == CUDA_SUCCESS)
+        r = cu->cuEventRecord(l->event, stream);
+    l->there = r == CUDA_SUCCESS;
+    l->stream = stream;
+    l->capture = o->capture;
     cuda_device_leave(o->device);
     return r == CUDA_SUCCESS ? CHOIR_OK : cuda_fail(r, "recording an operation's end");
 }
