@@ -183,24 +183,46 @@ enum choir_status cuda_comm_reopen(struct cuda_comm *comm, struct cuda_card *car
     return st;
 }
 
-/* Frees what was closed and is not written any more. */
-static void sweep(void)
+/* What was closed, is not written any more and may be freed now: that waits for kernels of its GPU, and where another rank has
+ * communicators those may wait for the caller. */
+static struct cuda_comm *take_closed(const struct cuda_device *device)
 {
+    struct cuda_comm *taken = NULL;
     pthread_mutex_lock(&lock);
     for (struct cuda_comm **at = &closed; *at;) {
         struct cuda_comm *c = *at, at_device = {.device = c->device};
         CUstreamCaptureMode mode;
-        if (cuda_comm_begin(&at_device, &mode) != CHOIR_OK)
-            break;
-        if (cuda_comm_silent(c, CUDA_HELLO_CLOSED) < 0) {
+        bool ours = c->device == device || !atomic_load(&c->device->comms);
+        if (!ours || cuda_comm_begin(&at_device, &mode) != CHOIR_OK) {
+            at = &c->next;
+            continue;
+        }
+        bool silent = cuda_comm_silent(c, CUDA_HELLO_CLOSED) < 0;
+        cuda_comm_end(&at_device, &mode);
+        if (silent) {
             *at = c->next;
-            discard(c);
+            c->next = taken;
+            taken = c;
         } else {
             at = &c->next;
         }
-        cuda_comm_end(&at_device, &mode);
     }
     pthread_mutex_unlock(&lock);
+    return taken;
+}
+
+static void sweep(const struct cuda_device *device)
+{
+    struct cuda_comm *taken = take_closed(device);
+    while (taken) {
+        struct cuda_comm *c = taken, at_device = {.device = c->device};
+        CUstreamCaptureMode mode;
+        taken = c->next;
+        if (cuda_comm_begin(&at_device, &mode) != CHOIR_OK)
+            continue; /* the driver is gone, and the memory with it */
+        discard(c);
+        cuda_comm_end(&at_device, &mode);
+    }
 }
 
 enum choir_status cuda_here(struct cuda_device **device)
@@ -216,7 +238,7 @@ enum choir_status cuda_comm_open(struct cuda_device *device, uint32_t rank, uint
     CUstreamCaptureMode mode;
     *out = NULL;
     choir_assert(device && ranks <= CUDA_RANKS);
-    sweep();
+    sweep(device);
     struct cuda_comm *comm = calloc(1, sizeof(*comm)), at_device = {.device = device};
     if (!comm)
         return base_fail(CHOIR_ERR_NO_MEMORY, "free memory", "no memory for a communicator");
@@ -317,5 +339,5 @@ void cuda_comm_close(struct cuda_comm *comm)
         discard(comm);
     }
     cuda_comm_end(&at_device, &mode);
-    sweep();
+    sweep(at_device.device);
 }
