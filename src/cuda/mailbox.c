@@ -281,7 +281,14 @@ bool cuda_comm_fault(const struct cuda_comm *comm, struct cuda_report *report)
     if (!__atomic_load_n(&comm->board->report.code,
                          __ATOMIC_ACQUIRE)) /* pairs with fault() in kernels */
         return false;
-    *report = comm->board->report;
+    const struct cuda_report *r =
+        &comm->board->report; /* other kernels may still say for whom they wait */
+    *report = (struct cuda_report){.code = r->code,
+                                   .peer = r->peer,
+                                   .lane = r->lane,
+                                   .signature = r->signature,
+                                   .number = r->number,
+                                   .seen = r->seen};
     return true;
 }
 
