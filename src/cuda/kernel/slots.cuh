@@ -15,7 +15,7 @@ struct stream_counts { /* of a lane's fragments with each peer */
 };
 struct stream_shared {
     stream_counts lane[CUDA_LANES]; /* the block's, one after the other */
-    uint32_t given_up[TEAMS + 1]; /* by a team; it alone reads and writes it between its syncs */
+    uint32_t given_up[TEAMS + 1];   /* by a team; it alone reads and writes it between its syncs */
 };
 
 /* Lanes of a block: first, first + step and so on; counted in the block from `index` on, `stride` apart. */
