@@ -2,7 +2,8 @@
 /*
  * stream.cuh: exchanges of long messages through slots (slots.cuh). One half of a block's threads sends fragment after fragment, the
  * other receives and combines, so that both directions of every link are busy. In place, what is received is written once
- * the sending team has passed it. Where all is aligned and nothing is computed, single threads with bulk copies do a half's work (bulk.cuh).
+ * the sending half has passed it. A block that has several lanes shares them out among teams of each half: while one
+ * waits for flags, fences or its own loads, others copy.
  */
 #ifndef CUDA_KERNEL_STREAM_CUH
 #define CUDA_KERNEL_STREAM_CUH
@@ -30,10 +31,10 @@ DEV void input_pairs(const cuda_exchange_call &c, line16 *x, const uint8_t *from
 /* --- the sending half ------------------------------------------------------------------------------- */
 
 template <class T, uint32_t K>
-DEV void stream_copy_in(team h, const cuda_exchange_call &c, uint8_t *to, const uint8_t *from,
+DEV void stream_copy_in(team t, const cuda_exchange_call &c, uint8_t *to, const uint8_t *from,
                         uint64_t bytes)
 {
-    uint64_t step = 16ull * h.threads, at = 16ull * h.thread;
+    uint64_t step = 16ull * t.threads, at = 16ull * t.thread;
     line16 x[K];
     for (; aligned(from) && at + (K - 1) * step + 16 <= bytes; at += K * step) {
         input_pairs<T, K>(c, x, from + at, step, bytes - at);
@@ -48,7 +49,7 @@ DEV void stream_copy_in(team h, const cuda_exchange_call &c, uint8_t *to, const 
 }
 
 template <class T, uint32_t K>
-DEV void stream_send(team h, stream_lanes lanes, const cuda_exchange_call &c, stream_shared *s)
+DEV void stream_send(team t, stream_lanes lanes, const cuda_exchange_call &c, stream_shared *s)
 {
     stream_walk<cuda_send> walk(c.what.send, c.what.sends, c.elem, lanes);
     stream_item<cuda_send> x;
@@ -56,19 +57,19 @@ DEV void stream_send(team h, stream_lanes lanes, const cuda_exchange_call &c, st
     while (walk.next(x)) {
         const cuda_send &m = *x.m;
         stream_counts &n = s->lane[x.index];
-        if (!h.thread) {
+        if (!t.thread) {
             stream_pass(s, passing, x.index, x.f);
             if (!stream_credit(c.view, n, m.peer, x.lane))
-                shared_store(&s->given_up[h.number], 1);
+                shared_store(&s->given_up[t.number], 1);
         }
-        h.sync();
-        if (shared_load(&s->given_up[h.number]))
+        t.sync();
+        if (shared_load(&s->given_up[t.number]))
             return;
         uint32_t number = n.sent[m.peer];
-        stream_copy_in<T, K>(h, c, slot_of(c.view, m.peer, c.view.rank, x.lane, number),
+        stream_copy_in<T, K>(t, c, slot_of(c.view, m.peer, c.view.rank, x.lane, number),
                              c.in + (m.off + x.piece.from) * c.elem + x.part.from, x.part.bytes);
-        h.sync();
-        if (!h.thread) { /* pairs with load_acquire in stream_come */
+        t.sync();
+        if (!t.thread) { /* pairs with load_acquire in stream_come */
             fence_system();
             cuda_post *post = post_of(c.view, m.peer, c.view.rank, x.lane);
             store_relaxed(&post->arrived[number % CUDA_DEPTH],
@@ -76,7 +77,7 @@ DEV void stream_send(team h, stream_lanes lanes, const cuda_exchange_call &c, st
             n.sent[m.peer] = number + 1;
         }
     }
-    if (!h.thread)
+    if (!t.thread)
         stream_pass_all(s, lanes);
 }
 
@@ -155,7 +156,7 @@ DEV void stream_copy_out(const cuda_exchange_call &c, const stream_part &p, uint
 }
 
 template <class T, class OP, uint32_t MOVES>
-DEV void stream_combine(team h, const cuda_exchange_call &c, const stream_shared *s,
+DEV void stream_combine(team t, const cuda_exchange_call &c, const stream_shared *s,
                         const stream_item<cuda_result> &x)
 {
     constexpr uint32_t K = sizeof(accumulator<T, OP>) > 24 ? 2 : STREAM_UNROLL; /* registers */
@@ -168,7 +169,7 @@ DEV void stream_combine(team h, const cuda_exchange_call &c, const stream_shared
     for (uint32_t n = 0; n < p.sources; n++)
         wide = wide && (p.source[n].peer != CUDA_LOCAL ||
                         aligned(c.in + p.source[n].off * c.elem + p.from));
-    uint64_t step = 16ull * h.threads, at = 16ull * h.thread;
+    uint64_t step = 16ull * t.threads, at = 16ull * t.thread;
     if (p.sources == 1) {
         for (; wide && at + (MOVES - 1) * step + 16 <= p.bytes; at += MOVES * step)
             stream_copy_out<T, MOVES>(c, p, at, step);
@@ -183,21 +184,21 @@ DEV void stream_combine(team h, const cuda_exchange_call &c, const stream_shared
 }
 
 template <class T, class OP, uint32_t K>
-DEV void stream_receive(team h, stream_lanes lanes, const cuda_exchange_call &c, stream_shared *s)
+DEV void stream_receive(team t, stream_lanes lanes, const cuda_exchange_call &c, stream_shared *s)
 {
     stream_walk<cuda_result> walk(c.what.result, c.what.results, c.elem, lanes);
     stream_item<cuda_result> x;
     while (walk.next(x)) {
         if (onto_itself(c, *x.m))
             continue;
-        if (!h.thread && !stream_await(c, s, x))
-            shared_store(&s->given_up[h.number], 1);
-        h.sync();
-        if (shared_load(&s->given_up[h.number]))
+        if (!t.thread && !stream_await(c, s, x))
+            shared_store(&s->given_up[t.number], 1);
+        t.sync();
+        if (shared_load(&s->given_up[t.number]))
             return;
-        stream_combine<T, OP, K>(h, c, s, x);
-        h.sync();
-        for (uint32_t n = 0; n < x.m->count && !h.thread; n++) {
+        stream_combine<T, OP, K>(t, c, s, x);
+        t.sync();
+        for (uint32_t n = 0; n < x.m->count && !t.thread; n++) {
             uint32_t peer = c.what.source[x.m->first + n].peer;
             if (peer == CUDA_LOCAL)
                 continue;
@@ -214,18 +215,18 @@ template <class T, class OP, uint32_t K>
 DEV void exchange_stream(block b, stream_lanes lanes, const cuda_exchange_call &c, stream_shared *s)
 {
     uint32_t teams = c.teams < b.threads / 2 ? c.teams : b.threads / 2;
-    team h = team_of(b, teams);
+    team t = team_of(b, teams);
     bool poisoned = !b.thread && load_relaxed(&c.view.guard.state->poison), stopped = false;
     for (uint32_t i = b.thread; i <= TEAMS; i += b.threads)
         s->given_up[i] = 0;
     stream_counts_load(b, c.view, lanes, s);
     if (b.any(poisoned))
         return;
-    stream_lanes own = stream_lanes_part(lanes, (h.number - 1) % teams, teams);
-    if (h.number && h.number <= teams)
-        stream_send<T, K>(h, own, c, s);
-    else if (h.number)
-        stream_receive<T, OP, K>(h, own, c, s);
+    stream_lanes own = stream_lanes_part(lanes, (t.number - 1) % teams, teams);
+    if (t.number && t.number <= teams)
+        stream_send<T, K>(t, own, c, s);
+    else if (t.number)
+        stream_receive<T, OP, K>(t, own, c, s);
     b.sync();
     for (uint32_t i = 1; i <= TEAMS; i++)
         stopped |= shared_load(&s->given_up[i]) != 0;
