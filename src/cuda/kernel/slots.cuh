@@ -2,7 +2,7 @@
 /*
  * slots.cuh: what both ends of a long message keep to (abi.h): it is cut into a piece for each lane and a piece into fragments, each
  * through a slot of the receiver's mailbox. A slot is written again once the peer's counter `consumed` has passed it, DEPTH
- * fragments later. How bytes get there is stream.cuh's and bulk.cuh's; the two ends need not do it alike.
+ * fragments later. How bytes get there is stream.cuh's business.
  */
 #ifndef CUDA_KERNEL_SLOTS_CUH
 #define CUDA_KERNEL_SLOTS_CUH
