@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A communicator's operations in several streams, which the program does not order: they run in the order of the calls all the same, on every
- * rank, however long a stream has other things to do. Eagerly, in one capture of two streams, and after a stream is gone.
+ * A communicator's operations in several streams, which the program does not order: they run in the order of the calls all the
+ * same, on every rank, however long a stream has other things to do. Eagerly, in one capture of two streams, and after a stream is gone.
  */
 #include "tests/gpu/gpu.h"
 
