@@ -2,6 +2,7 @@
 /* A GPU in miniature; see cuda.h. */
 #include "tests/mock/cuda.h"
 #include "cuda/engine.h"
+#include "cuda/order.h"
 #include "cuda/ring.h"
 #include "cuda/staged.h"
 #include "tests/lib/test.h"
@@ -291,6 +292,31 @@ enum choir_status cuda_stream_wait(struct CUstream_st *stream)
 {
     wait_for((struct mock_stream *)stream);
     return CHOIR_OK;
+}
+
+/* Tests in miniature order their streams themselves. */
+enum choir_status cuda_order_open(const struct cuda_device *device, struct cuda_order **order)
+{
+    (void)device;
+    *order = (struct cuda_order *)(void *)&lock;
+    return CHOIR_OK;
+}
+
+enum choir_status cuda_order_before(struct cuda_order *o, struct CUstream_st *stream)
+{
+    (void)o, (void)stream;
+    return CHOIR_OK;
+}
+
+enum choir_status cuda_order_after(struct cuda_order *o, struct CUstream_st *stream)
+{
+    (void)o, (void)stream;
+    return CHOIR_OK;
+}
+
+void cuda_order_close(struct cuda_order *o)
+{
+    (void)o;
 }
 
 enum choir_status cuda_staged_open(struct cuda_device *device, struct cuda_staged **staged)
