@@ -217,7 +217,8 @@ DEV void stream_counts_load(block b, const cuda_view &v, stream_lanes lanes, str
         s->lane[index].sent[p] = n->sent;
         s->lane[index].received[p] = n->received;
         s->lane[index].consumed[p] = n->consumed;
-        s->lane[index].passed = 0;
+        if (!p)
+            s->lane[index].passed = 0;
     }
 }
 DEV void stream_counts_store(block b, const cuda_view &v, stream_lanes lanes,
