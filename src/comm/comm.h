@@ -248,6 +248,7 @@ struct choir_comm *comm_alloc(const struct choir_config *config, enum choir_stat
 void comm_free(struct choir_comm *c);
 void comm_break_aborted(struct choir_comm *c);
 enum choir_status comm_check(const struct choir_comm *c); /* a live handle of this process */
+enum choir_status comm_check_made(struct choir_comm *c);  /* and not being created any more */
 /* Begins creation from an id, or from members already known (children). */
 enum choir_status creation_start_id(struct choir_comm *c, const struct choir_id *id, uint32_t rank,
                                     uint32_t size);

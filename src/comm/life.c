@@ -26,6 +26,15 @@ enum choir_status comm_check(const struct choir_comm *c)
     return CHOIR_OK;
 }
 
+enum choir_status comm_check_made(struct choir_comm *c)
+{
+    enum choir_status st = comm_check(c);
+    if (st == CHOIR_OK && atomic_load(&c->state) == COMM_CREATING)
+        st = base_fail(CHOIR_ERR_STATE, "wait until choir_comm_status is CHOIR_OK",
+                       "comm is being created");
+    return st;
+}
+
 static enum choir_status take_config(struct choir_comm *c, const struct choir_config *config)
 {
     c->config = (struct choir_config)CHOIR_CONFIG_INIT;
@@ -179,12 +188,9 @@ enum choir_status choir_comm_create_auto(const struct choir_config *config, choi
 
 enum choir_status choir_comm_finalize(choir_comm *c)
 {
-    enum choir_status st = comm_check(c);
+    enum choir_status st = comm_check_made(c);
     if (st != CHOIR_OK)
         return st;
-    if (atomic_load(&c->state) == COMM_CREATING)
-        return base_fail(CHOIR_ERR_STATE, "wait until choir_comm_status is CHOIR_OK",
-                         "comm is being created");
     /* Operations of streams: all that were called before have ended. */
     staged_drain(c);
     while (atomic_load(&c->served) != atomic_load(&c->tickets) && !atomic_load(&c->host.broken))
@@ -233,12 +239,9 @@ enum choir_status choir_comm_abort(choir_comm *c)
 
 enum choir_status choir_comm_revoke(choir_comm *c)
 {
-    enum choir_status st = comm_check(c);
+    enum choir_status st = comm_check_made(c);
     if (st != CHOIR_OK)
         return st;
-    if (atomic_load(&c->state) == COMM_CREATING)
-        return base_fail(CHOIR_ERR_STATE, "wait until choir_comm_status is CHOIR_OK",
-                         "comm is being created");
     atomic_store(&c->revoked, true);
     host_comm_break(&c->host, CHOIR_ERR_REVOKED,
                     &(struct base_error_at){(int)c->host.rank, -1, 0, 0, NULL},

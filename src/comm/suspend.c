@@ -250,12 +250,9 @@ static enum choir_status advance_resume(struct choir_comm *c)
 
 static enum choir_status check(struct choir_comm *c, bool resumes)
 {
-    enum choir_status st = comm_check(c);
+    enum choir_status st = comm_check_made(c);
     if (st != CHOIR_OK)
         return st;
-    if (atomic_load(&c->state) == COMM_CREATING)
-        return base_fail(CHOIR_ERR_STATE, "wait until choir_comm_status is CHOIR_OK",
-                         "comm is being created");
     st = (enum choir_status)atomic_load(&c->host.broken);
     if (st != CHOIR_OK)
         return st;
