@@ -25,7 +25,7 @@ static void frames_rank(int rank, int size, void *arg)
     struct mock m;
     enum choir_status status;
     static struct mock_send sends[base_count(sizes) * 5];
-    int before = mock_count_fds();
+    int before = test_open_files();
     mock_init(&m, ops, rank);
     mock_open(&m, board);
     mock_meet(board, NULL, size, 0);
@@ -54,7 +54,7 @@ static void frames_rank(int rank, int size, void *arg)
         CHECK(!sends[i].lent || sends[i].send.done == 1);
     mock_meet(board, &m, size, 1);
     mock_close(&m);
-    CHECK_EQ(mock_count_fds(), before);
+    CHECK_EQ(test_open_files(), before);
 }
 
 static void frames(void)
@@ -81,7 +81,7 @@ static void map_rank(int rank, int size, void *arg)
     struct choir_shared mine = {0}, small[40] = {0};
     void *theirs, *again;
     uint64_t other;
-    int before = mock_count_fds();
+    int before = test_open_files();
     mock_init(&m, ops, rank);
     struct mock_peer *p = mock_pair(&m, board, rank, rank == 0);
     CHECK_EQ(ops->alloc(m.t, 0, &mine), CHOIR_ERR_ARGUMENT);
@@ -133,7 +133,7 @@ static void map_rank(int rank, int size, void *arg)
     CHECK_EQ(map_wait(p, other, 1, &again), CHOIR_ERR_PROTOCOL); /* released by the peer */
     mock_meet(board, &m, size, 4);
     mock_close(&m); /* unmaps the last */
-    CHECK_EQ(mock_count_fds(), before);
+    CHECK_EQ(test_open_files(), before);
 }
 
 static void mapping(void)

@@ -42,7 +42,7 @@ static void scene_open(struct scene *s)
     CHECK(s->to_victim != NULL);
     MOCK_UNTIL(&s->victim,
                (mock_progress(&s->friend), ops->connected(s->to_victim->endpoint) == CHOIR_OK));
-    s->fds = mock_count_fds();
+    s->fds = test_open_files();
 }
 
 /* The honest peer is still served, and the liars left nothing behind. */
@@ -65,7 +65,7 @@ static void scene_check(struct scene *s)
         s->victim.peer[i--] = s->victim.peer[s->victim.peer_count - 1];
         s->victim.peer_count--;
     }
-    MOCK_UNTIL(&s->victim, mock_count_fds() == s->fds);
+    MOCK_UNTIL(&s->victim, test_open_files() == s->fds);
     CHECK_EQ(s->victim.t->pending_count, 0);
 }
 

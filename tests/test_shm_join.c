@@ -21,7 +21,7 @@ static void crossing_rank(int rank, int size, void *arg)
     struct mock m;
     enum choir_status status;
     struct mock_send s;
-    int before = mock_count_fds();
+    int before = test_open_files();
     mock_init(&m, ops, rank);
     mock_open(&m, board);
     mock_meet(board, NULL, size, 0);
@@ -50,7 +50,7 @@ static void crossing_rank(int rank, int size, void *arg)
         CHECK_EQ(m.peer[i]->failed_count, 0);
     mock_meet(board, NULL, size, 2);
     mock_close(&m);
-    CHECK_EQ(mock_count_fds(), before);
+    CHECK_EQ(test_open_files(), before);
 }
 
 static void crossing(void)
@@ -259,11 +259,11 @@ static void fork_rank(int rank, int size, void *arg)
         pid_t child = fork();
         if (!child) {
             alarm(20);
-            int before = mock_count_fds();
+            int before = test_open_files();
             if (!keeps)
                 ops->close(
                     m.t); /* epoll, listen, wake, timer, probe; socket, wake, process; segment */
-            CHECK_EQ(before - mock_count_fds(), keeps ? 0 : 8 + pidfds());
+            CHECK_EQ(before - test_open_files(), keeps ? 0 : 8 + pidfds());
             board->word[1] = 1;
             while (board->word[1] == 1)
                 usleep(1000);

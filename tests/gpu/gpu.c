@@ -214,3 +214,17 @@ void gpu_side_meet(choir_comm *c)
 {
     CHECK_OK(choir_barrier(c, NULL));
 }
+
+void gpu_run(int ranks, int per_process, const char *setting, void (*fn)(int, int, void *))
+{
+    struct gpu_job j;
+    const char *env[] = {"CHOIR_TIMEOUT=20s", setting, NULL};
+    struct test_ranks t = {
+        .ranks = ranks, .per_process = per_process, .env = env, .fn = fn, .arg = &j};
+    if (!gpu_count())
+        test_skip("GPUs: there is none");
+    test_deadline(120);
+    test_id(&j.id);
+    if (!test_ranks_try(&t))
+        FAIL("%d ranks, %d in a process, %s", ranks, per_process, setting ? setting : "");
+}

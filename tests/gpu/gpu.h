@@ -33,6 +33,11 @@ void gpu_free(struct gpu *g, void *memory);
 void gpu_put(struct gpu *g, void *to, const void *from, uint64_t bytes); /* and waits */
 void gpu_get(struct gpu *g, void *to, const void *from, uint64_t bytes);
 bool gpu_is_fake(void); /* the driver of tests/fake_cuda */
+/* Ranks whose arg is a struct gpu_job, with 20 s for a wait and one setting more, or NULL; skips the test where there is no GPU. */
+struct gpu_job {
+    struct choir_id id;
+};
+void gpu_run(int ranks, int per_process, const char *setting, void (*fn)(int, int, void *));
 /* A rank with a communicator and buffers of floats, and sums that tell whether it works. salt tells operations apart. */
 #define GPU_SIDE_MOST 1100000u /* elements: between two ranks they go through slots */
 struct gpu_side {

@@ -7,10 +7,6 @@
 
 enum { STREAMS = 3, COUNT = 20011, ROUNDS = 24, BUSY = 8 << 20 };
 
-struct job {
-    struct choir_id id;
-};
-
 struct side {
     struct gpu g;
     choir_comm *c;
@@ -20,7 +16,7 @@ struct side {
     int rank, size;
 };
 
-static void open_side(struct side *s, const struct job *j, int rank, int size)
+static void open_side(struct side *s, const struct gpu_job *j, int rank, int size)
 {
     *s = (struct side){.rank = rank, .size = size};
     gpu_open(&s->g, rank);
@@ -200,36 +196,22 @@ static void gone_body(int rank, int size, void *arg)
     close_side(&s);
 }
 
-static void run(int ranks, int per_process, const char *extra, void (*fn)(int, int, void *))
-{
-    struct job j;
-    const char *env[] = {"CHOIR_TIMEOUT=20s", extra, NULL};
-    struct test_ranks t = {
-        .ranks = ranks, .per_process = per_process, .env = env, .fn = fn, .arg = &j};
-    if (!gpu_count())
-        test_skip("GPUs: there is none");
-    test_deadline(120);
-    test_id(&j.id);
-    if (!test_ranks_try(&t))
-        FAIL("%d ranks, %d in a process", ranks, per_process);
-}
-
 static void eager(void)
 {
-    run(2, 2, NULL, eager_body);
-    run(3, 1, NULL, eager_body);
-    run(2, 1, "CHOIR_CUDA_P2P=off", eager_body); /* through the host */
+    gpu_run(2, 2, NULL, eager_body);
+    gpu_run(3, 1, NULL, eager_body);
+    gpu_run(2, 1, "CHOIR_CUDA_P2P=off", eager_body); /* through the host */
 }
 
 static void captured(void)
 {
-    run(2, 2, NULL, captured_body);
-    run(2, 1, NULL, captured_body);
+    gpu_run(2, 2, NULL, captured_body);
+    gpu_run(2, 1, NULL, captured_body);
 }
 
 static void gone(void)
 {
-    run(2, 1, NULL, gone_body);
+    gpu_run(2, 1, NULL, gone_body);
 }
 
 TEST_MAIN(TEST(eager), TEST(captured), TEST(gone))

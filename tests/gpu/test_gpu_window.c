@@ -7,10 +7,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-struct job {
-    struct choir_id id;
-};
-
 struct rank { /* its GPU, a communicator, and a window of `bytes` */
     struct gpu g;
     choir_comm *c;
@@ -19,7 +15,7 @@ struct rank { /* its GPU, a communicator, and a window of `bytes` */
     int me, size, to, back;
 };
 
-static struct rank open_rank(const struct job *j, int rank, int size, uint64_t bytes)
+static struct rank open_rank(const struct gpu_job *j, int rank, int size, uint64_t bytes)
 {
     struct rank r = {
         .me = rank, .size = size, .to = (rank + 1) % size, .back = (rank + size - 1) % size};
@@ -261,7 +257,7 @@ static void refused_body(int rank, int size, void *arg)
 /* Where GPU memory goes through the host, host windows work, and GPU memory is refused on all ranks. */
 static void staged_body(int rank, int size, void *arg)
 {
-    const struct job *j = arg;
+    const struct gpu_job *j = arg;
     struct gpu g;
     choir_comm *c;
     choir_window *w;
@@ -299,7 +295,8 @@ static void ends(choir_comm *c, struct gpu *g, enum choir_status want, int peer)
     CHECK_EQ(choir_signal(c, 0, 0, g->choir), want);
 }
 
-static choir_comm *open_timed(struct gpu *g, const struct job *j, int rank, int size, uint64_t ms)
+static choir_comm *open_timed(struct gpu *g, const struct gpu_job *j, int rank, int size,
+                              uint64_t ms)
 {
     struct choir_config config = CHOIR_CONFIG_INIT;
     choir_comm *c;
@@ -355,23 +352,9 @@ static void death_body(int rank, int size, void *arg)
 
 /* --- jobs ----------------------------------------------------------------------------------------------------- */
 
-static void run(int ranks, int per_process, const char *extra, void (*fn)(int, int, void *))
-{
-    struct job j;
-    const char *env[] = {"CHOIR_TIMEOUT=20s", extra, NULL};
-    struct test_ranks t = {
-        .ranks = ranks, .per_process = per_process, .env = env, .fn = fn, .arg = &j};
-    if (!gpu_count())
-        test_skip("GPUs: there is none");
-    test_deadline(120);
-    test_id(&j.id);
-    if (!test_ranks_try(&t))
-        FAIL("%d ranks, %d in a process", ranks, per_process);
-}
-
 static void both(void (*fn)(int, int, void *))
 {
-    run(2, 2, NULL, fn), run(3, 1, NULL, fn);
+    gpu_run(2, 2, NULL, fn), gpu_run(3, 1, NULL, fn);
 }
 
 static void ring(void)
@@ -380,7 +363,7 @@ static void ring(void)
 }
 static void all(void)
 {
-    both(all_body), run(1, 1, NULL, all_body), run(4, 2, NULL, all_body);
+    both(all_body), gpu_run(1, 1, NULL, all_body), gpu_run(4, 2, NULL, all_body);
 }
 static void graphs(void)
 {
@@ -396,7 +379,7 @@ static void refused(void)
 }
 static void staged(void)
 {
-    run(2, 1, "CHOIR_CUDA_P2P=off", staged_body);
+    gpu_run(2, 1, "CHOIR_CUDA_P2P=off", staged_body);
 }
 static void late(void)
 {
@@ -409,7 +392,7 @@ static void aborts(void)
 
 static void death(void)
 {
-    struct job j;
+    struct gpu_job j;
     pid_t pid[2];
     if (!gpu_count())
         test_skip("GPUs: there is none");

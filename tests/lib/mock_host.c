@@ -3,7 +3,6 @@
 #include "tests/lib/mock_host.h"
 #include "base/knob.h"
 #include "tests/lib/test.h"
-#include <dirent.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -300,15 +299,4 @@ struct mock_peer *mock_pair(struct mock *m, struct mock_board *board, int rank, 
     }
     CHECK(!memcmp(&p->process, &board->rank[1 - rank].process, sizeof(p->process)));
     return p;
-}
-
-int mock_count_fds(void)
-{
-    int n = 0;
-    DIR *d = opendir("/proc/self/fd");
-    CHECK(d != NULL);
-    while (readdir(d))
-        n++;
-    closedir(d);
-    return n;
 }

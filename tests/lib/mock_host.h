@@ -67,7 +67,6 @@ struct mock_peer *mock_connect(struct mock *m, const struct mock_board *board, i
                                enum choir_status *status); /* NULL: status says why */
 /* Two ranks: opens, meets (number 0), and, if `dials`, connects to the other; the connected peer. */
 struct mock_peer *mock_pair(struct mock *m, struct mock_board *board, int rank, bool dials);
-int mock_count_fds(void); /* open ones of this process, and some */
 /* Drives progress until the connection is decided. */
 enum choir_status mock_wait_connected(struct mock_peer *p);
 void mock_progress(struct mock *m);
